@@ -1,0 +1,24 @@
+"""When to retry, when to speak and when to stop: pure functions over frozen values."""
+
+from schedules.decide import next_step, plan_ahead
+from schedules.facts import Card, Decline, Facts, FailedPayment, PastAttempt
+from schedules.policy import Policy, PolicyError
+from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
+
+__all__ = [
+    "Card",
+    "Charge",
+    "Close",
+    "Contact",
+    "Decline",
+    "Facts",
+    "FailedPayment",
+    "PastAttempt",
+    "Policy",
+    "PolicyError",
+    "Refresh",
+    "Step",
+    "Wait",
+    "next_step",
+    "plan_ahead",
+]

@@ -1,0 +1,39 @@
+"""How often may this card still be charged? Card-network limits over rolling windows.
+
+A spent budget is not an error: it yields the first instant at which the oldest use has left the window.
+Sources and conflicts of the default numbers: docs/policy.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+MONTH_HOURS = 720
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """At most ``attempts`` charges on one card within any ``hours`` hours, a month at most: uses are known that long."""
+
+    attempts: int
+    hours: int
+
+    def __post_init__(self) -> None:
+        if self.attempts < 1 or not 1 <= self.hours <= MONTH_HOURS:
+            msg = f"a limit needs 1 attempt or more in 1 to {MONTH_HOURS} hours, not {self.attempts} in {self.hours} h"
+            raise ValueError(msg)
+
+
+def free_from(at: datetime, uses: Sequence[datetime], limits: Iterable[Limit]) -> datetime:
+    """Return the first instant not before ``at`` at which one more charge breaks none of the limits."""
+    return max((at, *(_free(at, uses, limit) for limit in limits)))
+
+
+def _free(at: datetime, uses: Sequence[datetime], limit: Limit) -> datetime:
+    window = timedelta(hours=limit.hours)
+    recent = sorted(use for use in uses if use > at - window)
+    if len(recent) < limit.attempts:
+        return at
+    return recent[-limit.attempts] + window

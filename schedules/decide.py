@@ -1,0 +1,245 @@
+"""What happens next to an unpaid invoice, and why then? The one decision, as a pure function.
+
+``next_step`` asks from the most final question to the least: has it ended, is the reading fresh, is the time up,
+what does the decline mean, when may a charge go, has silence stopped helping. Every instant is moved forward only,
+and asking again at the planned instant with the same facts gives the same step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from hashlib import sha256
+
+from schedules.budgets import free_from
+from schedules.declines import DeclineClass, Verdict, classify
+from schedules.facts import Facts, FailedPayment, PastAttempt, hours, utc
+from schedules.hours import Window, next_open
+from schedules.places import Place, place_of
+from schedules.policy import Policy
+from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
+
+OUTCOMES = {"paid": "recovered", "canceled": "canceled", "voided": "released", "disputed": "released", "lapsed": "lost"}
+RETRIED = (DeclineClass.RETRY_LATER, DeclineClass.RETRY_SOON)
+MOST_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """The arguments of one decision and what follows from them at once."""
+
+    facts: Facts
+    policy: Policy
+    now: datetime
+    verdict: Verdict
+
+    @property
+    def deadline(self) -> datetime:
+        return self.facts.payment.failed_at + timedelta(days=self.policy.deadline_days)
+
+    @property
+    def why(self) -> tuple[str, ...]:
+        """The reasons that every step of this case shares."""
+        unknown = tuple(f"unknown: {code}" for code in self.verdict.unknown)
+        return (f"class: {self.verdict.decline_class}", *(f"evidence: {e}" for e in self.verdict.evidence), *unknown)
+
+    @property
+    def consent_withdrawn(self) -> bool:
+        refused: tuple[FailedPayment | PastAttempt, ...] = (self.facts.payment, *self.facts.attempts)
+        return any(classify(r.decline, r.card.brand).cause == "consent" for r in refused)
+
+
+def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
+    """Return what to do next about the case, at which instant (never before ``now``, UTC) and for which reasons.
+
+    Raises ``ValueError`` when ``now`` has no time zone.
+    """
+    card, decline = facts.refusal
+    case = _Case(facts, policy, utc(now), classify(decline, card.brand))
+    return _ended(case) or _refresh(case) or _over(case) or _earliest(case)
+
+
+def plan_ahead(payment: FailedPayment, policy: Policy, now: datetime) -> tuple[Step, ...]:
+    """Return every step of the case up to its close, if each charge is declined again in the same way."""
+    facts = Facts(payment=payment, card=payment.card, uses=(payment.failed_at,))
+    steps: list[Step] = []
+    while not steps or not isinstance(steps[-1], Close):
+        if len(steps) > MOST_STEPS:
+            msg = f"no end after {MOST_STEPS} steps for {payment.payment_id}"
+            raise RuntimeError(msg)
+        step = next_step(facts, policy, now)
+        facts, now = _declined_again(facts, step), step.at
+        steps.append(step)
+    return tuple(steps)
+
+
+def _declined_again(facts: Facts, step: Step) -> Facts:
+    match step:
+        case Refresh():
+            return replace(facts, refreshed_at=step.at)
+        case Charge():
+            attempt = PastAttempt(step.attempt, step.at, facts.card, facts.refusal[1])
+            return replace(facts, attempts=(*facts.attempts, attempt), uses=(*facts.uses, step.at))
+        case Contact():
+            contacts = (*facts.customer_contacts, step.at)
+            return replace(facts, contacted=(*facts.contacted, step.at), customer_contacts=contacts)
+        case _:
+            return facts
+
+
+def _ended(case: _Case) -> Step | None:
+    """Does the provider say that nothing is left to recover?"""
+    ended = case.facts.ended
+    return None if ended is None else Close(case.now, OUTCOMES[ended], (f"ended: {ended}",))
+
+
+def _over(case: _Case) -> Step | None:
+    """Is the time up, or the case in the hands of a person? Never said on an old reading."""
+    if case.now >= case.deadline:
+        return Close(case.now, _ending(case), (*case.why, f"deadline: {case.policy.deadline_days} days are over"))
+    if case.facts.paused:
+        return Wait(case.deadline, ("paused: by an operator",))
+    return None
+
+
+def _ending(case: _Case) -> str:
+    return "released" if case.policy.ending == "release" else "lost"
+
+
+def _refresh(case: _Case) -> Step | None:
+    """Has the card been read since a bank last said no? Nothing else is decided on an old reading."""
+    read, failed = case.facts.refreshed_at, case.facts.last_failure
+    if read is None or read < failed:
+        return Refresh(max(case.now, failed), (*case.why, "refresh: the card is read again after every failure"))
+    return None
+
+
+def _earliest(case: _Case) -> Step:
+    """Return the first of the steps that are still possible before the deadline."""
+    if case.verdict.decline_class is DeclineClass.MERCHANT_FIX:
+        return Close(case.now, "released", (*case.why, "merchant_fix: a person of the merchant has to look"))
+    if case.verdict.cause == "deceased":
+        return Close(case.now, "released", (*case.why, "deceased: no charge and no contact"))
+    charge = _charge(case)
+    steps = [charge, _contact(case, charge), _look_again(case, charge)]
+    possible = [step for step in steps if step is not None and step.at < case.deadline]
+    nothing = Close(case.deadline, _ending(case), (*case.why, "deadline: nothing is left before it"))
+    return min(possible, key=lambda step: step.at, default=nothing)
+
+
+def _charge(case: _Case) -> Charge | None:
+    """Return the next charge that every rule admits, or None when none is admitted before the deadline."""
+    number = len(case.facts.attempts) + 1
+    if case.consent_withdrawn or case.facts.card.country in case.policy.excluded_countries:
+        return None
+    if case.facts.fresh_card or _entered(case):
+        earliest, name, why = case.now, "new_credential", "new_credential: one charge on a changed card"
+    elif _retries_left(case):
+        earliest, name, why = _backoff(case), _window_name(case), _backoff_reason(case)
+    else:
+        return None
+    at, moves = _admit(case, earliest, None if _entered(case) else case.policy.windows[name], name)
+    return Charge(at, number, (*case.why, why, *moves)) if at is not None and at < case.deadline else None
+
+
+def _entered(case: _Case) -> bool:
+    """The customer stored a card by hand after the last failure, and is waiting: no window applies."""
+    entered = case.facts.card_entered_at
+    renewed = case.facts.fresh_card or case.verdict.decline_class is not DeclineClass.NEVER
+    return entered is not None and entered > case.facts.last_failure and renewed
+
+
+def _retries_left(case: _Case) -> bool:
+    limit = min(case.verdict.retry_limit, case.policy.max_attempts)
+    return case.verdict.decline_class in RETRIED and len(case.facts.tried) < limit
+
+
+def _gap(case: _Case) -> timedelta:
+    gaps = case.policy.gaps_hours[case.verdict.decline_class]
+    return max(case.verdict.wait, hours(gaps[min(len(case.facts.tried), len(gaps) - 1)]))
+
+
+def _backoff(case: _Case) -> datetime:
+    spread = timedelta(minutes=case.policy.spread_minutes) * _fraction(case, "backoff")
+    return case.facts.last_failure + _gap(case) + spread
+
+
+def _backoff_reason(case: _Case) -> str:
+    return f"backoff: {_gap(case) / hours(1):g} h after the last refusal ({case.verdict.wait / hours(1):g} h at least)"
+
+
+def _window_name(case: _Case) -> str:
+    if case.verdict.decline_class is DeclineClass.RETRY_SOON:
+        return "retry_soon"
+    return case.verdict.cause if case.verdict.cause in ("funds", "limit") else "unexplained"
+
+
+def _admit(case: _Case, at: datetime, window: Window | None, name: str) -> tuple[datetime | None, list[str]]:
+    """Move ``at`` forward until budget and window both admit it; the moves are told as reasons."""
+    at, moves = max(at, case.now), []
+    place = place_of(case.facts.card.country, case.facts.payment.time_zone)
+    for _ in range(MOST_STEPS):
+        free = free_from(at, case.facts.uses, case.policy.budgets.get(case.facts.card.brand or "", ()))
+        opened = free if window is None else next_open(free, window, place, _fraction(case, "window"))
+        moves += [f"budget: spent until {free.isoformat()}"] if free > at else []
+        if opened is None or opened >= case.deadline:
+            return None, moves
+        moves += [f"window: {name} is closed until then in {_names(place)}"] if opened > free else []
+        if opened == at:
+            return at, moves
+        at = opened
+    return None, moves
+
+
+def _contact(case: _Case, charge: Charge | None) -> Contact | None:
+    """Return the next notice of the ladder, or None while silence can still help."""
+    number = len(case.facts.contacted)
+    trying = charge is not None and (case.facts.fresh_card or _entered(case))
+    if trying or number >= len(case.policy.ladder):
+        return None
+    since, why = _silence_ends(case, charge)
+    rung = case.policy.ladder[number]
+    if number:
+        since, why = case.facts.contacted[0] + timedelta(days=rung.day), f"ladder: day {rung.day} of the contacts"
+    cooled = [at + hours(case.policy.cooldown_hours) for at in case.facts.customer_contacts]
+    payment = case.facts.payment
+    # The customer's own zone, wherever the card is from; without one, the hours of the card's whole country.
+    place = place_of(None if payment.time_zone else case.facts.card.country, payment.time_zone)
+    at = next_open(max(case.now, since, *cooled), case.policy.windows["contact"], place, _fraction(case, "contact"))
+    return Contact(at, rung.notice, (*case.why, why)) if at is not None else None
+
+
+def _silence_ends(case: _Case, charge: Charge | None) -> tuple[datetime, str]:
+    """Return from when on only the customer can help."""
+    if case.verdict.decline_class is DeclineClass.STALE_CREDENTIAL:
+        held = case.facts.last_failure + hours(max(case.policy.hold_hours, default=0))
+        return held, "hold: the card updater did not answer in time"
+    if case.verdict.decline_class not in RETRIED:
+        return case.now, "contact: only the customer can mend this"
+    if charge is None:
+        return case.now, "contact: no silent charge is left"
+    silent = case.facts.payment.failed_at + timedelta(days=case.policy.silent_days)
+    return silent, f"contact: {case.policy.silent_days} silent days are over"
+
+
+def _look_again(case: _Case, charge: Charge | None) -> Refresh | None:
+    """While only another card can help, read it again at the hours when an updater's answer may be in."""
+    read, failed = case.facts.refreshed_at, case.facts.last_failure
+    due = (failed + hours(number) for number in case.policy.hold_hours)
+    later = next((at for at in due if read is None or at > read), None)
+    if charge is not None or later is None or case.verdict.decline_class in RETRIED or case.consent_withdrawn:
+        return None
+    return Refresh(max(case.now, later), (*case.why, "hold: the card updater may have answered by then"))
+
+
+def _fraction(case: _Case, purpose: str) -> float:
+    """Spread cases evenly: a stable number in [0, 1) from the case, the attempt and the purpose; no dice."""
+    number = len(case.facts.contacted if purpose == "contact" else case.facts.attempts)
+    seed = f"{case.facts.payment.payment_id}:{number}:{purpose}"
+    return int.from_bytes(sha256(seed.encode()).digest()[:6]) / 2**48
+
+
+def _names(place: Place) -> str:
+    if len(place.zones) > 1:
+        return f"the {len(place.zones)} zones of {place.country}"
+    return ", ".join(zone.key for zone in place.zones)

@@ -1,0 +1,135 @@
+"""What is known about one unpaid invoice: frozen values, no behaviour beyond reading them.
+
+Instants are aware UTC datetimes, money is an integer of minor units, unknown values are ``None``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The stored credential as the provider shows it at one instant.
+
+    ``brand`` is the provider's word: ``visa``, ``mastercard``, ``amex``, ...; for a bank debit it is the
+    method (``us_bank_account``, ``sepa_debit``, ``bacs_debit``). ``funding`` is ``credit``, ``debit``,
+    ``prepaid`` or ``unknown``; ``country`` is the issuer's ISO 3166-1 alpha-2 code.
+    """
+
+    fingerprint: str | None = None
+    brand: str | None = None
+    funding: str | None = None
+    country: str | None = None
+    exp_month: int | None = None
+    exp_year: int | None = None
+
+    @property
+    def credential(self) -> tuple[str | None, int | None, int | None]:
+        """What makes it a new credential when it changes: the number or the expiry."""
+        return (self.fingerprint, self.exp_month, self.exp_year)
+
+
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """Why a charge failed, in the provider's and the network's own codes."""
+
+    code: str | None = None
+    advice_code: str | None = None
+    network_decline_code: str | None = None
+    network_advice_code: str | None = None
+    outcome_type: str | None = None
+    outcome_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPayment:
+    """One renewal that failed: what opens a case. ``payment_id`` is the provider's invoice id.
+
+    Raises ``ValueError`` for a naive ``failed_at``; it is turned into UTC otherwise.
+    """
+
+    payment_id: str
+    customer_id: str
+    subscription_id: str | None
+    amount_minor: int
+    currency: str
+    failed_at: datetime
+    decline: Decline
+    card: Card
+    time_zone: str | None = None
+    locale: str | None = None
+    tenure_days: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "failed_at", utc(self.failed_at))
+
+
+@dataclass(frozen=True, slots=True)
+class PastAttempt:
+    """One charge of this case that the bank answered with a decline. Numbers start at 1."""
+
+    number: int
+    at: datetime
+    card: Card
+    decline: Decline
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything the decision may look at. Built by ``worker.cases`` or by a simulation, nowhere else.
+
+    ``card`` is the credential as last read, ``card_entered_at`` when the customer stored it by hand
+    (``None``: it came with the case or from the card updater). ``refreshed_at`` is the last reading.
+    ``ended`` is what the provider says is over: ``paid``, ``canceled`` (by the
+    customer), ``lapsed`` (subscription ended by the provider for lack of payment), ``voided``, ``disputed``.
+    ``uses`` are the instants of every charge on this fingerprint in the last 30 days, over all cases.
+    ``contacted`` are the notices of this case, ``customer_contacts`` those of all the customer's cases.
+    """
+
+    payment: FailedPayment
+    card: Card
+    card_entered_at: datetime | None = None
+    refreshed_at: datetime | None = None
+    attempts: tuple[PastAttempt, ...] = ()
+    uses: tuple[datetime, ...] = ()
+    contacted: tuple[datetime, ...] = ()
+    customer_contacts: tuple[datetime, ...] = ()
+    ended: str | None = None
+    paused: bool = False
+
+    @property
+    def last_failure(self) -> datetime:
+        """When a bank last said no: the latest attempt, or the renewal itself."""
+        return self.attempts[-1].at if self.attempts else self.payment.failed_at
+
+    @property
+    def tried(self) -> tuple[PastAttempt, ...]:
+        """The attempts made with the credential that is stored now."""
+        return tuple(a for a in self.attempts if a.card.credential == self.card.credential)
+
+    @property
+    def fresh_card(self) -> bool:
+        """No bank has refused the stored credential yet: it differs from the one that failed."""
+        return self.card.credential != self.payment.card.credential and not self.tried
+
+    @property
+    def refusal(self) -> tuple[Card, Decline]:
+        """The latest refusal of the stored credential, else the latest of the case, with the card refused."""
+        latest = (self.tried or self.attempts)[-1:]
+        refused = latest[0] if latest else self.payment
+        return refused.card, refused.decline
+
+
+def utc(instant: datetime) -> datetime:
+    """Return the same instant in UTC; raise ``ValueError`` when it has no time zone."""
+    if instant.tzinfo is None:
+        msg = f"instant without a time zone: {instant.isoformat()}"
+        raise ValueError(msg)
+    return instant.astimezone(UTC)
+
+
+def hours(number: float) -> timedelta:
+    """``number`` of hours as a duration."""
+    return timedelta(hours=number)

@@ -1,0 +1,196 @@
+"""What did the merchant choose? One checked value with a default for everything, read from TOML.
+
+The dataclasses below are the whole format: a TOML file may set any subset of their fields, and every
+unknown key, wrong type or impossible value is refused by its full name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from datetime import time
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from schedules.budgets import MONTH_HOURS, Limit
+from schedules.hours import Window
+
+ENDINGS = ("leave", "cancel", "mark_uncollectible", "release")
+GAPS = ("retry_later", "retry_soon")
+YEAR_HOURS = 8760
+T = TypeVar("T")
+WINDOWS = ("funds", "unexplained", "limit", "retry_soon", "new_credential", "contact")
+# What a TOML file calls the types of the fields; every other one is a table.
+WORDS = {int: "an integer", str: "a string", bool: "a boolean", time: "a local time such as 06:00", tuple: "an array"}
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be used; the message names the key and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One notice of the contact ladder, ``day`` days after the first contact of the case."""
+
+    notice: str
+    day: int
+
+
+def _gaps() -> Mapping[str, tuple[int, ...]]:
+    return {"retry_later": (24, 48, 72, 96), "retry_soon": (2, 6, 24, 48)}
+
+
+def _windows() -> Mapping[str, Window]:
+    return {
+        "funds": Window(time(6), time(21)),
+        "unexplained": Window(time(8), time(18), business_days=True),
+        "limit": Window(time(6), time(21)),
+        "retry_soon": Window(time(6), time(22)),
+        "new_credential": Window(time(6), time(22)),
+        "contact": Window(time(9), time(20)),
+    }
+
+
+def _budgets() -> Mapping[str, tuple[Limit, ...]]:
+    return {
+        "visa": (Limit(15, MONTH_HOURS),),
+        "mastercard": (Limit(10, 24), Limit(35, MONTH_HOURS)),
+        "amex": (Limit(8, MONTH_HOURS),),
+        "discover": (Limit(8, MONTH_HOURS),),
+    }
+
+
+def _ladder() -> tuple[Rung, ...]:
+    return (Rung("first", 0), Rung("reminder", 4), Rung("second_reminder", 9), Rung("last_chance", 14))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The merchant's choices. Days and hours are durations; windows are local wall time.
+
+    Raises ``PolicyError`` when the values contradict one another.
+    """
+
+    deadline_days: int = 28
+    silent_days: int = 10
+    ending: str = "leave"
+    max_attempts: int = 8
+    spread_minutes: int = 40
+    cooldown_hours: int = 48
+    hold_hours: tuple[int, ...] = (24, 48, 72)
+    excluded_countries: tuple[str, ...] = ("IN",)
+    gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
+    windows: Mapping[str, Window] = field(default_factory=_windows)
+    budgets: Mapping[str, tuple[Limit, ...]] = field(default_factory=_budgets)
+    ladder: tuple[Rung, ...] = field(default_factory=_ladder)
+
+    def __post_init__(self) -> None:
+        for key, wrong, reason in self._contradictions():
+            if wrong:
+                msg = f"{key}: {reason}"
+                raise PolicyError(msg)
+
+    def _contradictions(self) -> tuple[tuple[str, bool, str], ...]:
+        days = [rung.day for rung in self.ladder]
+        notices = {rung.notice for rung in self.ladder}
+        span = f"1 to {YEAR_HOURS}"
+        return (
+            ("deadline_days", not 1 <= self.deadline_days <= 365, "expected 1 to 365 days"),
+            ("silent_days", not 0 <= self.silent_days <= self.deadline_days, "expected 0 to deadline_days"),
+            ("ending", self.ending not in ENDINGS, f"expected one of {', '.join(ENDINGS)}"),
+            ("max_attempts", not 0 <= self.max_attempts <= 100, "expected 0 to 100 attempts"),
+            ("spread_minutes", not 0 <= self.spread_minutes <= 720, "expected 0 to 720 minutes"),
+            ("cooldown_hours", not 1 <= self.cooldown_hours <= YEAR_HOURS, f"expected {span} hours"),
+            ("hold_hours", _not_rising(self.hold_hours, 1, YEAR_HOURS), f"expected rising hours of {span}"),
+            ("excluded_countries", not all(map(_is_country, self.excluded_countries)), "expected two capital letters"),
+            ("budgets", any(brand != brand.lower() for brand in self.budgets), "expected brands in small letters"),
+            ("ladder", _not_rising(days, 0, max(days, default=0)), "expected rising days of at least 0"),
+            ("ladder", len(notices) < len(days) or "" in notices, "expected different notices, each with a name"),
+            ("ladder", any(day > self.deadline_days for day in days), "longer than deadline_days"),
+            ("gaps_hours", set(self.gaps_hours) != set(GAPS), f"expected exactly {', '.join(GAPS)}"),
+            (
+                "gaps_hours",
+                any(not g or not 1 <= min(g) <= max(g) <= YEAR_HOURS for g in self.gaps_hours.values()),
+                f"expected hours of {span}",
+            ),
+            ("windows", set(self.windows) != set(WINDOWS), f"expected exactly {', '.join(WINDOWS)}"),
+        )
+
+    @classmethod
+    def default(cls) -> Policy:
+        """Return the policy that a merchant gets who chooses nothing."""
+        return cls()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Policy:
+        """Return the default policy with the values of a TOML file put over it.
+
+        Raises ``PolicyError`` naming the file, the key and the reason.
+        """
+        try:
+            return _over(cls(), tomllib.loads(Path(path).read_text(encoding="utf-8")), "")
+        except (OSError, ValueError, TypeError) as error:
+            msg = f"policy {path}: {error}"
+            raise PolicyError(msg) from error
+
+
+def _not_rising(numbers: Sequence[int], least: int, most: int) -> bool:
+    return list(numbers) != sorted(set(numbers)) or not all(least <= number <= most for number in numbers)
+
+
+def _is_country(code: str) -> bool:
+    return len(code) == len("DE") and code.isalpha() and code.isupper()
+
+
+def _over(default: T, given: Mapping[str, Any], where: str) -> T:
+    """Return a copy of the dataclass value ``default`` with the fields in ``given`` replaced."""
+    known = {f.name for f in fields(default)}  # type: ignore[arg-type]  # every caller passes a dataclass
+    hints = get_type_hints(type(default))
+    changes = {}
+    for key, value in given.items():
+        if key not in known:
+            msg = f"{where}{key}: unknown key, expected one of {', '.join(sorted(known))}"
+            raise PolicyError(msg)
+        changes[key] = _value(hints[key], value, getattr(default, key), f"{where}{key}")
+    try:
+        return replace(default, **changes)  # type: ignore[type-var]
+    except ValueError as error:
+        raise error if isinstance(error, PolicyError) else PolicyError(f"{where.rstrip('.')}: {error}") from error
+
+
+def _value(kind: Any, value: Any, default: Any, where: str) -> Any:
+    """Turn one TOML value into ``kind``; raise ``PolicyError`` when it is something else."""
+    if get_origin(kind) is tuple and isinstance(value, list):
+        inner = get_args(kind)[0]
+        return tuple(_value(inner, item, None, f"{where}[{i}]") for i, item in enumerate(value))
+    if get_origin(kind) is Mapping and isinstance(value, dict):
+        inner = get_args(kind)[1]
+        return {**default, **{k: _value(inner, v, default.get(k), f"{where}.{k}") for k, v in value.items()}}
+    if is_dataclass(kind) and isinstance(value, dict):
+        return _over(default, value, f"{where}.") if default is not None else _new(kind, value, where)
+    if kind in (int, str, bool, time) and type(value) is kind:
+        return value
+    if kind is time and isinstance(value, str):
+        with suppress(ValueError):
+            return time.fromisoformat(value)
+    msg = f"{where}: expected {WORDS.get(get_origin(kind) or kind, 'a table')}, found {value!r}"
+    raise PolicyError(msg)
+
+
+def _new(kind: Any, given: Mapping[str, Any], where: str) -> Any:
+    """Build a ``kind`` of which there is no default to put ``given`` over."""
+    hints = get_type_hints(kind)
+    if set(given) - set(hints):
+        msg = f"{where}.{min(set(given) - set(hints))}: unknown key, expected one of {', '.join(hints)}"
+        raise PolicyError(msg)
+    for missing in (f.name for f in fields(kind) if f.default is MISSING and f.name not in given):
+        msg = f"{where}.{missing}: missing"
+        raise PolicyError(msg)
+    values = {k: _value(hints[k], v, None, f"{where}.{k}") for k, v in given.items()}
+    try:
+        return kind(**values)
+    except ValueError as error:
+        msg = f"{where}: {error}"
+        raise PolicyError(msg) from error

@@ -1,0 +1,1 @@
+"""The half that does: database, queue, provider, mail, web and command line."""

@@ -1,0 +1,271 @@
+"""Where do rows become facts, and where does a step become a row? Here, and nowhere else.
+
+Every function works inside the caller's short transaction on one connection. The row is the schedule: after each
+change the case is planned again, and ``due_at`` says when somebody has to look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, union_all, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from schedules import (
+    Card,
+    Close,
+    Decline,
+    Facts,
+    FailedPayment,
+    PastAttempt,
+    Policy,
+    Step,
+    next_step,
+)
+from schedules.steps import as_json, utc_text
+from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history, outbox
+
+if TYPE_CHECKING:
+    from worker.stripe_gateway import Reading
+
+MONTH = timedelta(days=30)
+TOUCH = timedelta(days=7)
+
+
+def open_case(db: Connection, payment: FailedPayment, account: str | None, policy: Policy, now: datetime) -> int:
+    """Open a case for a failed payment, or return the one that exists; the first failure's date never moves."""
+    row = {
+        "payment_id": payment.payment_id,
+        "account": account,
+        "customer_id": payment.customer_id,
+        "subscription_id": payment.subscription_id,
+        "amount_minor": payment.amount_minor,
+        "currency": payment.currency,
+        "failed_at": payment.failed_at,
+        "decline": asdict(payment.decline),
+        "failed_card": asdict(payment.card),
+        "card": asdict(payment.card),
+        "time_zone": payment.time_zone,
+        "locale": payment.locale,
+        "tenure_days": payment.tenure_days,
+        "due_at": now,
+    }
+    statement = upsert(cases).values(row).on_conflict_do_nothing(index_elements=["payment_id"]).returning(cases.c.id)
+    opened = db.execute(statement).scalar()
+    if opened is None:
+        return int(db.execute(select(cases.c.id).where(cases.c.payment_id == payment.payment_id)).scalar_one())
+    record(db, opened, now, "opened", {"failed_at": utc_text(payment.failed_at)})
+    plan(db, lock(db, opened), policy, now)
+    return int(opened)
+
+
+def lock(db: Connection, case_id: int, token: UUID | None = None) -> Row[Any]:
+    """Return the case's row, locked until the transaction ends; with a token only while that lease is held.
+
+    Raises ``LeaseLost`` when another worker owns the case by now.
+    """
+    held = cases.c.lease_token == token if token is not None else cases.c.id.is_not(None)
+    row = db.execute(select(cases).where(cases.c.id == case_id, held).with_for_update()).one_or_none()
+    if row is None:
+        raise LeaseLost(case_id)
+    return row
+
+
+class LeaseLost(Exception):
+    """Another worker owns the case: this one writes nothing more."""
+
+
+def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
+    """Return everything the decision may look at, from the rows of one case, its card and its customer."""
+    card = Card(**row.card)
+    notices = select(outbox.c.at, outbox.c.case_id).where(outbox.c.kind == "notice")
+    contacts = db.execute(notices.where(outbox.c.customer_id == row.customer_id).order_by(outbox.c.at)).all()
+    return Facts(
+        payment=payment_of(row),
+        card=card,
+        card_entered_at=row.card_entered_at,
+        refreshed_at=row.refreshed_at if row.news == row.news_read else None,
+        attempts=_declined(db, row.id),
+        uses=uses_of(db, card.fingerprint, now),
+        contacted=tuple(c.at for c in contacts if c.case_id == row.id),
+        customer_contacts=tuple(c.at for c in contacts),
+        ended=row.ended,
+        paused=row.paused,
+    )
+
+
+def payment_of(row: Row[Any]) -> FailedPayment:
+    """Return the renewal that failed, as the case remembers it."""
+    return FailedPayment(
+        payment_id=row.payment_id,
+        customer_id=row.customer_id,
+        subscription_id=row.subscription_id,
+        amount_minor=row.amount_minor,
+        currency=row.currency,
+        failed_at=row.failed_at,
+        decline=Decline(**row.decline),
+        card=Card(**row.failed_card),
+        time_zone=row.time_zone,
+        locale=row.locale,
+        tenure_days=row.tenure_days,
+    )
+
+
+def _declined(db: Connection, case_id: int) -> tuple[PastAttempt, ...]:
+    """Return the charges that the bank refused; those of observe mode count as refused in the same way."""
+    answered = attempts.c.state.in_(("declined", "observed"))
+    rows = db.execute(select(attempts).where(attempts.c.case_id == case_id, answered).order_by(attempts.c.number))
+    return tuple(PastAttempt(r.number, r.at, Card(**r.card), Decline(**r.decline)) for r in rows)
+
+
+def uses_of(db: Connection, fingerprint: str | None, now: datetime) -> tuple[datetime, ...]:
+    """Return the instants of every charge on a card in the last 30 days, over all cases, failed renewals included."""
+    if fingerprint is None:
+        return ()
+    sent = select(attempts.c.at.label("at")).where(
+        attempts.c.fingerprint == fingerprint, attempts.c.at > now - MONTH, attempts.c.state != "not_executed"
+    )
+    renewed = select(cases.c.failed_at.label("at")).where(
+        cases.c.failed_card["fingerprint"].astext == fingerprint, cases.c.failed_at > now - MONTH
+    )
+    return tuple(sorted(db.execute(union_all(sent, renewed)).scalars()))
+
+
+def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
+    """Decide the case again and write the answer down; a close that is due ends it here."""
+    step = next_step(facts_of(db, row, now), policy, now)
+    if step.at <= now and isinstance(step, Close) and not unresolved(db, row.id):
+        _close(db, row, step, policy)
+    else:
+        told = as_json(step)
+        if told != row.step:
+            record(db, row.id, now, "planned", told)
+        state = "paused" if row.paused else "contacting" if _contacted(db, row.id) else "silent"
+        db.execute(update(cases).where(cases.c.id == row.id).values(due_at=step.at, step=told, state=state))
+    return step
+
+
+def _contacted(db: Connection, case_id: int) -> bool:
+    found = select(outbox.c.id).where(outbox.c.case_id == case_id, outbox.c.kind == "notice").limit(1)
+    return db.execute(found).first() is not None
+
+
+def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
+    """Return the attempt whose outcome is not known yet, if there is one."""
+    open_ones = attempts.c.state.in_(UNRESOLVED)
+    return db.execute(select(attempts).where(attempts.c.case_id == case_id, open_ones)).one_or_none()
+
+
+def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
+    """End the case once; what the merchant wants done about a lost one goes to the outbox."""
+    ended = {
+        "state": step.outcome,
+        "closed_at": step.at,
+        "due_at": None,
+        "step": None,
+        "lease_token": None,
+        "lease_until": None,
+        "recovered_by": _means(db, row, step.at) if step.outcome == "recovered" else None,
+    }
+    db.execute(update(cases).where(cases.c.id == row.id).values(**ended))
+    record(db, row.id, step.at, "closed", as_json(step))
+    if step.outcome == "lost" and policy.ending not in ("leave", "release"):
+        post(db, row, "ending", policy.ending, step.at)
+
+
+def _means(db: Connection, row: Row[Any], at: datetime) -> str:
+    """Say what brought the money back: updater, silent retry, contact (a touch in the last 7 days), the customer."""
+    won = attempts.c.case_id == row.id, attempts.c.state == "succeeded"
+    attempt = db.execute(select(attempts.c.by_updater).where(*won)).one_or_none()
+    touched = outbox.c.case_id == row.id, outbox.c.kind == "notice", outbox.c.at > at - TOUCH
+    if attempt is not None and attempt.by_updater:
+        return "card_update"
+    if db.execute(select(outbox.c.id).where(*touched).limit(1)).first() is not None:
+        return "after_contact"
+    return "silent_retry" if attempt is not None and row.card_entered_at is None else "customer"
+
+
+def post(db: Connection, row: Row[Any], kind: str, name: str, at: datetime) -> None:
+    """Put one message into the outbox; the same message of the same case is never put there twice."""
+    message = {"case_id": row.id, "customer_id": row.customer_id, "kind": kind, "name": name, "at": at, "due_at": at}
+    db.execute(upsert(outbox).values(message).on_conflict_do_nothing())
+
+
+def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, now: datetime) -> None:
+    """Write down what the provider showed, and the fuller evidence of the latest refusal.
+
+    ``news`` is the row's count of events when the provider was asked: what came later asks for another reading.
+    """
+    card = asdict(reading.card)
+    by_hand = card != row.card and row.refreshed_at is not None and reading.method_id != row.method_id
+    found = {
+        "card": card,
+        "method_id": reading.method_id,
+        "card_entered_at": now if by_hand else row.card_entered_at,
+        "refreshed_at": now,
+        "news_read": news,
+        "ended": reading.ended or row.ended,
+        "amount_minor": row.amount_minor if reading.ended else reading.amount_minor,
+    }
+    if reading.decline is not None and (reading.charge_id != row.charge_id or row.refreshed_at is None):
+        found |= _evidence(db, row, reading)
+    db.execute(update(cases).where(cases.c.id == row.id).values(**found))
+    if card != row.card:
+        record(db, row.id, now, "card_read" if row.refreshed_at is None else "card_changed", {"by_hand": by_hand})
+
+
+def _evidence(db: Connection, row: Row[Any], reading: Reading) -> dict[str, Any]:
+    """A charge not seen before: its codes belong to the latest refusal, be it an attempt or the renewal itself."""
+    decline = asdict(reading.decline) if reading.decline else {}
+    latest = select(func.max(attempts.c.number)).where(attempts.c.case_id == row.id, attempts.c.state == "declined")
+    number = db.execute(latest).scalar()
+    if number is None:
+        return {"charge_id": reading.charge_id, "decline": decline, "failed_card": asdict(reading.charged)}
+    mine = attempts.c.case_id == row.id, attempts.c.number == number, attempts.c.state == "declined"
+    db.execute(update(attempts).where(*mine).values(decline=decline, charge_id=reading.charge_id))
+    return {"charge_id": reading.charge_id}
+
+
+def look_again(db: Connection, row: Row[Any], policy: Policy, now: datetime, **news: Any) -> None:
+    """An event says that something about this case changed: read the provider again before anything else."""
+    db.execute(update(cases).where(cases.c.id == row.id).values(news=cases.c.news + 1, **news))
+    plan(db, lock(db, row.id), policy, now)
+
+
+def claim_due(db: Connection, now: datetime, limit: int, lease_seconds: float) -> list[tuple[int, str]]:
+    """Take up to ``limit`` due cases that nobody holds; return their ids, each with the token of its lease."""
+    free = or_(cases.c.lease_token.is_(None), cases.c.lease_until < MACHINE_NOW)
+    due = select(cases.c.id).where(and_(cases.c.due_at <= now, free)).order_by(cases.c.due_at, cases.c.id)
+    chosen = due.limit(limit).with_for_update(skip_locked=True).cte("chosen")
+    lease = {"lease_token": func.gen_random_uuid(), "lease_until": lease_end(lease_seconds)}
+    taken = update(cases).where(cases.c.id == chosen.c.id).values(**lease).returning(cases.c.id, cases.c.lease_token)
+    return [(row.id, str(row.lease_token)) for row in db.execute(taken)]
+
+
+def take_over(db: Connection, case_id: int, hint: UUID, lease_seconds: float) -> UUID | None:
+    """Exchange the token of a hint for one of our own; None when the hint was used before, or is too old."""
+    token = uuid4()
+    lease = {"lease_token": token, "lease_until": lease_end(lease_seconds), "claims": cases.c.claims + 1}
+    mine = cases.c.id == case_id, cases.c.lease_token == hint
+    return token if db.execute(update(cases).where(*mine).values(**lease)).rowcount == 1 else None
+
+
+def let_go(db: Connection, case_id: int, token: UUID, not_before: datetime | None = None) -> None:
+    """Give the case back; after a failure not to be looked at before ``not_before``."""
+    free: dict[str, Any] = {"lease_token": None, "lease_until": None}
+    if not_before is not None:
+        free["due_at"] = func.greatest(cases.c.due_at, not_before)
+    db.execute(update(cases).where(cases.c.id == case_id, cases.c.lease_token == token).values(**free))
+
+
+def lease_end(lease_seconds: float) -> Any:
+    """Return the SQL instant, on PostgreSQL's clock, at which a lease taken now runs out."""
+    return MACHINE_NOW + timedelta(seconds=lease_seconds)
+
+
+def record(db: Connection, case_id: int, at: datetime, what: str, detail: dict[str, Any]) -> None:
+    """Append one line to the history of a case."""
+    db.execute(insert(history).values(case_id=case_id, at=at, what=what, detail=detail))

@@ -1,0 +1,266 @@
+"""How does a due case move? Claim, call, settle: no transaction is open during a call, every write holds the lease.
+
+The attempt and its key are committed before the request leaves. An attempt whose outcome is unknown is settled by
+reading first; only then, and only while the key is young, is the same request sent again under the same key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, assert_never
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+
+from schedules import Charge, Close, Contact, Policy, Refresh, Step, Wait
+from worker.cases import LeaseLost, let_go, lock, plan, post, record, store_reading, take_over, unresolved
+from worker.models import MACHINE_NOW, attempts, cases, install
+from worker.stripe_gateway import Declined, NotNow, Outcome, Paid, Processing, StripeGateway, Unknown
+
+if TYPE_CHECKING:
+    from worker.stripe_gateway import Reading
+
+KEY_LIFE = timedelta(hours=23)  # Stripe keeps a key for at least 24 h; after that it would charge anew
+ASK_AGAIN = timedelta(minutes=5)
+SECOND_READ = timedelta(hours=1)
+MOST_STEPS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What one worker works with. ``now`` is the business instant at which the task began."""
+
+    engine: Engine
+    gateway: StripeGateway
+    policy: Policy
+    live: bool
+    lease_seconds: float
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A case under our lease; ``news`` counts the events that had come when it was last looked at."""
+
+    case_id: int
+    token: UUID
+    payment_id: str
+    account: str | None
+    news: int
+
+
+def work(desk: Desk, case_id: int, hint: UUID) -> bool:
+    """Do everything that is due about one case; False when the hint was used before or the lease is gone."""
+    held = _claim(desk, case_id, hint)
+    if held is None:
+        return False
+    try:
+        for _ in range(MOST_STEPS):
+            if not _one_step(desk, held):
+                break
+    except LeaseLost:
+        return False
+    except Exception:
+        _give_back(desk, held, desk.now + ASK_AGAIN)
+        raise
+    _give_back(desk, held)
+    return True
+
+
+def _claim(desk: Desk, case_id: int, hint: UUID) -> Held | None:
+    with desk.engine.begin() as db:
+        token = take_over(db, case_id, hint, desk.lease_seconds)
+        if token is None:
+            return None
+        row = lock(db, case_id, token)
+        return Held(case_id, token, row.payment_id, row.account, row.news)
+
+
+def _give_back(desk: Desk, held: Held, not_before: datetime | None = None) -> None:
+    with desk.engine.begin() as db:
+        let_go(db, held.case_id, held.token, not_before)
+
+
+def _one_step(desk: Desk, held: Held) -> bool:
+    """Do the one thing that is due; False when nothing more is due now."""
+    with desk.engine.begin() as db:
+        row = lock(db, held.case_id, held.token)
+        attempt = unresolved(db, held.case_id)
+        step = None if attempt is not None or row.due_at > desk.now else plan(db, row, desk.policy, desk.now)
+    if attempt is not None:
+        return _reconcile(desk, held, attempt) if row.due_at <= desk.now else False
+    if step is None or step.at > desk.now:
+        return False
+    return _act(desk, replace(held, news=row.news), step)
+
+
+def _act(desk: Desk, held: Held, step: Step) -> bool:
+    match step:
+        case Refresh():
+            return _settle_reading(desk, held, desk.gateway.read(held.payment_id, held.account))
+        case Charge():
+            return _charge(desk, held, step)
+        case Contact():
+            return _speak(desk, held, step)
+        case Wait() | Close():  # planning has written the one down and carried the other out
+            return False
+    assert_never(step)
+
+
+def _settle_reading(desk: Desk, held: Held, reading: Reading) -> bool:
+    with desk.engine.begin() as db:
+        row = lock(db, held.case_id, held.token)
+        store_reading(db, row, reading, held.news, desk.now)
+        _plan_again(db, held, desk)
+    return True
+
+
+def _plan_again(db: Connection, held: Held, desk: Desk) -> None:
+    plan(db, lock(db, held.case_id), desk.policy, desk.now)
+
+
+def _speak(desk: Desk, held: Held, step: Contact) -> bool:
+    with desk.engine.begin() as db:
+        row = lock(db, held.case_id, held.token)
+        post(db, row, "notice", step.notice, desk.now)
+        _plan_again(db, held, desk)
+    return True
+
+
+def _charge(desk: Desk, held: Held, step: Charge) -> bool:
+    """Read first; write the attempt down; call; settle."""
+    reading = desk.gateway.read(held.payment_id, held.account)
+    with desk.engine.begin() as db:
+        row = lock(db, held.case_id, held.token)
+        store_reading(db, row, reading, held.news, desk.now)
+        row = lock(db, held.case_id, held.token)
+        _one_at_a_time_per_card(db, row.card["fingerprint"])
+        again = plan(db, row, desk.policy, desk.now)
+        if again != step or reading.in_flight or reading.retried_by_provider:
+            return _not_ours(db, held, desk, reading)
+        attempt = _write_down(db, row, step, desk)
+    if attempt.state == "observed":
+        return True
+    return _settle(desk, held, attempt, desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account))
+
+
+def _not_ours(db: Connection, held: Held, desk: Desk, reading: Reading) -> bool:
+    """The facts changed under us: go on with the new plan, or wait while somebody else's charge is under way."""
+    if reading.in_flight or reading.retried_by_provider:
+        why = "a payment is in flight" if reading.in_flight else "the provider retries this invoice by itself"
+        record(db, held.case_id, desk.now, "held_back", {"why": why})
+        _postpone(db, held, desk.now + SECOND_READ)
+        return False
+    return True
+
+
+def _postpone(db: Connection, held: Held, until: datetime) -> None:
+    db.execute(update(cases).where(cases.c.id == held.case_id).values(due_at=until))
+
+
+def _one_at_a_time_per_card(db: Connection, fingerprint: str | None) -> None:
+    """Serialise the count of a card's uses: two cases with one card never both take the last of its budget."""
+    if fingerprint is not None:
+        db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(fingerprint, 0))))
+
+
+def _write_down(db: Connection, row: Row[Any], step: Charge, desk: Desk) -> Row[Any]:
+    """Insert the attempt with its key; it is committed before the request leaves."""
+    written = db.execute(select(func.count()).select_from(attempts).where(attempts.c.case_id == row.id)).scalar_one()
+    installed = db.execute(select(install.c.id)).scalar_one()
+    values = {
+        "case_id": row.id,
+        "payment_id": row.payment_id,
+        "number": step.attempt,
+        "idempotency_key": f"dunning-{installed}-{row.payment_id}-{written + 1}",
+        "state": "sent" if desk.live else "observed",
+        "at": desk.now,
+        "card": row.card,
+        "fingerprint": row.card["fingerprint"],
+        "amount_minor": row.amount_minor,
+        "currency": row.currency,
+        "by_updater": row.card != row.failed_card and row.card_entered_at is None,
+        "charge_before": row.charge_id,
+    }
+    if not desk.live:  # observe mode plans on as if the bank had refused in the same way
+        values |= {"decline": row.decline, "settled_at": MACHINE_NOW}
+    return db.execute(insert(attempts).values(values).returning(attempts)).one()
+
+
+def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> bool:
+    """Record what the provider answered, and decide what comes next."""
+    with desk.engine.begin() as db:
+        row = lock(db, held.case_id, held.token)
+        told = _as_attempt(outcome)
+        if told["state"] not in ("unknown", "processing"):
+            told["settled_at"] = MACHINE_NOW
+        db.execute(update(attempts).where(attempts.c.id == attempt.id).values(**told))
+        if isinstance(outcome, Paid):
+            db.execute(update(cases).where(cases.c.id == row.id).values(ended="paid"))
+        record(db, row.id, desk.now, "charged", {"attempt": attempt.number, **_told(told)})
+        _plan_again(db, held, desk)
+        return _when_next(db, held, desk, outcome)
+
+
+def _told(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "settled_at"}
+
+
+def _as_attempt(outcome: Outcome) -> dict[str, Any]:
+    match outcome:
+        case Paid():
+            return {"state": "succeeded"}
+        case Declined():
+            return {"state": "declined", "decline": asdict(outcome.decline), "charge_id": outcome.charge_id}
+        case Processing():
+            return {"state": "processing"}
+        case Unknown():
+            return {"state": "unknown", "error": outcome.why}
+        case NotNow():
+            return {"state": "not_executed", "error": outcome.why}
+    assert_never(outcome)
+
+
+def _when_next(db: Connection, held: Held, desk: Desk, outcome: Outcome) -> bool:
+    """A refusal of the network or the provider uses no attempt: the same step comes again in minutes to hours."""
+    match outcome:
+        case Unknown() | Processing():
+            _postpone(db, held, desk.now + ASK_AGAIN)
+        case NotNow():
+            failed = attempts.c.case_id == held.case_id, attempts.c.state == "not_executed"
+            times = db.execute(select(func.count()).select_from(attempts).where(*failed)).scalar_one()
+            _postpone(db, held, desk.now + timedelta(minutes=min(2**times, 1440)))
+        case _:
+            return True
+    return False
+
+
+def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
+    """Find out what became of an attempt: read; then the same key while it is young; never a blind charge."""
+    reading = desk.gateway.read(held.payment_id, held.account)
+    with desk.engine.connect() as db:
+        age = db.execute(select(MACHINE_NOW)).scalar_one() - attempt.sent_at
+    if reading.ended == "paid":
+        outcome: Outcome = Paid()
+    elif reading.in_flight:
+        outcome = Processing()
+    elif reading.charge_id != attempt.charge_before and reading.decline is not None:
+        outcome = Declined(reading.decline, reading.charge_id)
+    elif age < KEY_LIFE:
+        outcome = desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account)
+    else:
+        return _key_too_old(desk, held, attempt)
+    return _settle(desk, held, attempt, outcome)
+
+
+def _key_too_old(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
+    """Never post an old key: two readings an hour apart without a charge say that it was not executed."""
+    if attempt.read_at is not None and desk.now - attempt.read_at >= SECOND_READ:
+        return _settle(desk, held, attempt, NotNow("no charge in two readings an hour apart"))
+    with desk.engine.begin() as db:
+        lock(db, held.case_id, held.token)
+        first = func.coalesce(attempts.c.read_at, desk.now)
+        db.execute(update(attempts).where(attempts.c.id == attempt.id).values(read_at=first))
+        _postpone(db, held, desk.now + SECOND_READ)
+    return False

@@ -1,0 +1,361 @@
+"""The command line: thin commands, one function behind each. ``--json`` everywhere, exit code 0 only on success."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.table import Table
+from sqlalchemy import select
+
+from schedules import Policy, PolicyError
+from worker import app, database, eventfile, inbox, logs, plans
+from worker.embedded import EmbeddedError, servers
+from worker.models import OPEN_STATES, OUTCOMES, cases, history
+from worker.report import make_report
+from worker.roles import Roles, stop_on_signals, stop_with_parent
+from worker.settings import SettingsError, load_settings
+from worker.stripe_gateway import GatewayError
+
+if TYPE_CHECKING:
+    from sqlalchemy import Row
+
+MANY = 20
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+class Clean(click.Group):
+    """A group whose expected errors are one clear line on standard error and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; every error that a user can mend is told without a traceback."""
+        try:
+            return super().invoke(ctx)
+        except (SettingsError, PolicyError, EmbeddedError, database.MigrationMissing, GatewayError) as error:
+            raise click.ClickException(str(error)) from None
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(130) from None
+
+
+@click.group(cls=Clean, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="dunning")
+def main() -> None:
+    """Win failed subscription payments back before the customer notices."""
+    stop_on_signals()
+    stop_with_parent()
+    logs.set_up()
+
+
+@contextmanager
+def installation(*, migrate: bool | None = None) -> Iterator[None]:
+    """Provide database and broker for the time of a command, and see that the database has this version's shape.
+
+    With neither address configured the embedded servers are used, and started when they are not running.
+    """
+    settings = load_settings()
+    if settings.database_url and settings.broker_url:
+        if migrate:
+            database.upgrade(app.engine())
+        database.require_current(app.engine())
+        yield
+        return
+    if settings.database_url or settings.broker_url:
+        missing = "DUNNING_BROKER_URL" if settings.database_url else "DUNNING_DATABASE_URL"
+        msg = f"{missing} is not set: name both servers, or neither to use the embedded ones"
+        raise SettingsError(msg)
+    with servers(settings.home) as found:
+        os.environ["DUNNING_DATABASE_URL"], os.environ["DUNNING_BROKER_URL"] = found.database_url, found.broker_url
+        load_settings.cache_clear()
+        database.upgrade(app.engine())
+        try:
+            yield
+        finally:
+            app.engine().dispose()
+
+
+def show(value: Any) -> None:
+    """Print one JSON value on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+@main.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command("upgrade")
+@as_json
+def db_upgrade(as_json: bool) -> None:
+    """Bring the database to the shape of this version."""
+    with installation(migrate=True):
+        show({"upgraded": True}) if as_json else click.echo("The database is up to date.")
+
+
+@main.command()
+@click.argument("file", type=click.File("rb"))
+@as_json
+def ingest(file: BinaryIO, as_json: bool) -> None:
+    """Keep the Stripe events of FILE (- is standard input) and open their cases."""
+    counts = eventfile.Counts()
+    with installation(), _progress("events", quiet=as_json) as step:
+        for number, _ in enumerate(eventfile.ingest(app.engine(), eventfile.read_values(file), counts), start=1):
+            step(number)
+        while inbox.drain(app.engine(), app.policy(), app.now(), most=100):
+            step(None)
+    show(counts.as_json()) if as_json else _tell_counts(counts)
+    if counts.rejected:
+        raise click.exceptions.Exit(1)
+
+
+def _tell_counts(counts: eventfile.Counts) -> None:
+    types = ", ".join(f"{name} {number}" for name, number in sorted(counts.ignored_types.items()))
+    ignored = f"{counts.ignored} ignored" + (f" (not ours: {types})" if types else "")
+    click.echo(f"{counts.new} new, {counts.duplicate} duplicate, {ignored}, {len(counts.rejected)} rejected")
+    for one in counts.rejected[:MANY]:
+        click.echo(f"line {one['line']}: {one['reason']}", err=True)
+    if len(counts.rejected) > MANY:
+        click.echo(f"and {len(counts.rejected) - MANY} more; --json lists them all", err=True)
+
+
+@contextmanager
+def _progress(what: str, *, quiet: bool) -> Iterator[Any]:
+    """Show a counter on a terminal; yield a function that takes the number done, or None while finishing."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _number: None
+        return
+    with Progress(SpinnerColumn(), TextColumn("{task.description}"), console=console, transient=True) as progress:
+        task = progress.add_task(what)
+
+        def step(number: int | None) -> None:
+            progress.update(task, description="opening cases" if number is None else f"{number} {what}")
+
+        yield step
+
+
+@main.command()
+@click.argument("file", type=click.File("r", encoding="utf-8", errors="replace"))
+@click.option("--policy", "policy_file", type=click.Path(path_type=Path), help="TOML file; default: DUNNING_POLICY.")
+@as_json
+def plan(file: Any, policy_file: Path | None, as_json: bool) -> None:
+    """Print the calendar of each failed payment in FILE (JSON lines), if every charge is declined again."""
+    policy = Policy.load(policy_file) if policy_file else app.policy()
+    bad = 0
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            calendar = plans.calendar(plans.payment_from(line), policy)
+        except plans.BadPayment as error:
+            bad += 1
+            click.echo(f"line {number}: {error}", err=True)
+            continue
+        show(calendar) if as_json else _tell_calendar(calendar)
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+def _tell_calendar(calendar: dict[str, Any]) -> None:
+    click.echo(calendar["payment_id"])
+    for step in calendar["steps"]:
+        what = step.get("notice") or step.get("outcome") or ""
+        local = step["local"][:16].replace("T", " ")
+        click.echo(f"  {step['at']}  {local} local  {step['step']:8} {what:16} {step['reasons'][-1]}")
+
+
+@main.group()
+def policy() -> None:
+    """The merchant's policy."""
+
+
+@policy.command("show")
+@as_json
+def policy_show(as_json: bool) -> None:
+    """Print the policy in force."""
+    told = json.loads(json.dumps(_plain(app.policy()), default=str))
+    show(told) if as_json else click.echo(json.dumps(told, indent=2))
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@policy.command("check")
+@click.argument("file", type=click.Path(path_type=Path))
+@as_json
+def policy_check(file: Path, as_json: bool) -> None:
+    """Check a policy FILE; the first thing wrong is named by its key."""
+    Policy.load(file)
+    show({"ok": True}) if as_json else click.echo(f"{file}: a valid policy")
+
+
+@main.group()
+def case() -> None:
+    """The unpaid invoices being recovered."""
+
+
+@case.command("list")
+@click.option("--state", type=click.Choice([*OPEN_STATES, *OUTCOMES]), help="Only cases in this state.")
+@as_json
+def case_list(state: str | None, as_json: bool) -> None:
+    """List the cases, the next due first."""
+    wanted = select(cases).order_by(cases.c.due_at.nulls_last(), cases.c.id)
+    if state:
+        wanted = wanted.where(cases.c.state == state)
+    with installation(), app.engine().connect() as connection:
+        told = [_case(row) for row in connection.execute(wanted)]
+    if as_json:
+        show(told)
+        return
+    table = Table("case", "payment", "state", "amount", "due", "next step", box=None)
+    for one in told:
+        table.add_row(
+            *(str(one[key] or "") for key in ("case_id", "payment_id", "state", "amount", "due_at", "next_step"))
+        )
+    Console().print(table if told else "No cases.")
+
+
+def _case(row: Row[Any]) -> dict[str, Any]:
+    from schedules.steps import utc_text
+    from worker.notices import money
+
+    return {
+        "case_id": row.id,
+        "payment_id": row.payment_id,
+        "customer_id": row.customer_id,
+        "state": row.state,
+        "amount": money(row.amount_minor, row.currency),
+        "amount_minor": row.amount_minor,
+        "currency": row.currency,
+        "failed_at": utc_text(row.failed_at),
+        "due_at": utc_text(row.due_at) if row.due_at else None,
+        "next_step": row.step["step"] if row.step else None,
+        "recovered_by": row.recovered_by,
+    }
+
+
+@case.command("show")
+@click.argument("case_id")
+@as_json
+def case_show(case_id: str, as_json: bool) -> None:
+    """Show one case (its number or its payment id): what happened, what comes next, and why then."""
+    wanted = cases.c.id == int(case_id) if case_id.isdigit() else cases.c.payment_id == case_id
+    with installation(), app.engine().connect() as connection:
+        row = connection.execute(select(cases).where(wanted)).one_or_none()
+        if row is None:
+            msg = f"no case {case_id}"
+            raise click.ClickException(msg)
+        lines = connection.execute(select(history).where(history.c.case_id == row.id).order_by(history.c.id)).all()
+    told = {**_case(row), "step": row.step, "history": [_line(line) for line in lines]}
+    show(told) if as_json else _tell_case(told)
+
+
+def _line(line: Row[Any]) -> dict[str, Any]:
+    from schedules.steps import utc_text
+
+    return {"at": utc_text(line.at), "what": line.what, "detail": line.detail}
+
+
+def _tell_case(told: dict[str, Any]) -> None:
+    click.echo(f"case {told['case_id']}  {told['payment_id']}  {told['amount']}  {told['state']}")
+    for line in told["history"]:
+        detail = ", ".join(f"{key} {value}" for key, value in line["detail"].items() if key not in ("reasons", "at"))
+        click.echo(f"  {line['at']}  {line['what']:12} {detail}")
+    if told["step"]:
+        click.echo(f"next: {told['step']['step']} at {told['step']['at']}, because")
+        for reason in told["step"]["reasons"]:
+            click.echo(f"  {reason}")
+
+
+@main.command()
+@as_json
+def report(as_json: bool) -> None:
+    """Tell what came back and by which means."""
+    with installation(), app.engine().connect() as connection:
+        told = make_report(connection).as_json()
+    show(told) if as_json else click.echo(json.dumps(told, indent=2))
+
+
+@main.command()
+@click.option("--concurrency", default=8, show_default=True, help="Cases worked on at the same time.")
+def worker(concurrency: int) -> None:
+    """Run one worker: Celery, doing what is due."""
+    with installation():
+        app.policy()
+        app.gateway()
+        app.celery_app.worker_main(
+            ["worker", f"--concurrency={concurrency}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
+        )
+
+
+@main.command()
+def beat() -> None:
+    """Run one beat: it wakes the sweep every few seconds; as many as you like are safe."""
+    with installation():
+        app.celery_app.start(["beat", "--loglevel=INFO", "--scheduler=celery.beat:Scheduler", "--pidfile="])
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True, help="0 takes any free port.")
+@click.option("--port-file", type=click.Path(path_type=Path), hidden=True, help="Where to write the port taken.")
+def web(host: str, port: int, port_file: Path | None) -> None:
+    """Serve webhooks, health and metrics."""
+    import uvicorn
+
+    from worker.web.webhooks import serve
+
+    with installation(), socket.create_server((host, port), backlog=512) as listener:
+        if port_file is not None:
+            part = port_file.with_suffix(".part")
+            part.write_text(str(listener.getsockname()[1]), encoding="ascii")
+            part.replace(port_file)
+        logs.log.info("listening", host=host, port=listener.getsockname()[1])
+        uvicorn.Server(uvicorn.Config(serve(), log_config=None, access_log=False)).run(sockets=[listener])
+
+
+@main.command()
+@click.option("--seed", default=7, show_default=True, help="Which customers, banks and luck.")
+@click.option("--payments", default=200, show_default=True, help="How many renewals fail.")
+@click.option("--days", default=45, show_default=True, help="Business days of the practice, 29 at least.")
+@as_json
+def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
+    """Practise: failing subscriptions against a practice bank, a month in a minute, with every part real."""
+    from worker import demo as practice
+
+    result = practice.run(practice.Practice(seed, payments, days), quiet=as_json)
+    show(result.as_json()) if as_json else practice.tell(result)
+    if result.broken:
+        raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8000, show_default=True)
+def up(host: str, port: int) -> None:
+    """Run all roles of one machine: worker, beat and web, restarted when one of them ends."""
+    with installation(migrate=True), Roles({}) as roles:
+        for name, options in (("worker", ()), ("beat", ()), ("web", (f"--host={host}", f"--port={port}"))):
+            roles.start(name, ["worker.cli", name, *options])
+        while True:
+            time.sleep(1)
+            for name in roles.revive():
+                logs.log.warning("role started again", role=name)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

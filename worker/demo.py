@@ -1,0 +1,369 @@
+"""What would it do for me? Practice on a month of failing subscriptions, with every part real but the money.
+
+A Celery worker, beat, web, PostgreSQL, Valkey and the practice bank run as processes. The driver below plays the
+calendar: it moves the business clock to the next instant at which anything is due, and only when everything before
+it is settled. So nothing runs late by accident. The verdict is counted in the bank's ledger, not in our tables.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from email import message_from_bytes
+from pathlib import Path
+from typing import Any
+
+import requests
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine, text
+
+from worker import app, database
+from worker.clock import set_clock
+from worker.embedded import EmbeddedError, servers
+from worker.notices import money
+from worker.report import MEANS, Report, make_report
+from worker.roles import Roles
+from worker.settings import load_settings
+
+STEP_SECONDS = 120
+WAKE_SECONDS = 0.03
+LOOK_SECONDS = 0.004
+BEFORE = timedelta(minutes=1)
+TITLES = {
+    "card_update": "card update",
+    "silent_retry": "silent retry",
+    "after_contact": "after contact",
+    "customer": "by the customer",
+}
+WAITING = text("""
+    SELECT (SELECT count(*) FROM events WHERE handled_at IS NULL AND tries < 5) AS events,
+           (SELECT count(*) FROM cases WHERE due_at <= :now AND lease_token IS NULL) AS due,
+           (SELECT count(*) FROM cases WHERE lease_token IS NOT NULL) AS held,
+           (SELECT count(*) FROM cases WHERE lease_until < clock_timestamp()) AS expired,
+           (SELECT count(*) FROM outbox WHERE due_at <= :now) AS messages,
+           least((SELECT min(due_at) FROM cases), (SELECT min(due_at) FROM outbox)) AS next
+""")
+
+
+class Stuck(RuntimeError):
+    """Something due was not settled in time; the logs of the roles say why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Practice:
+    """What to play: the seed of the world, how many renewals fail, over how many days."""
+
+    seed: int
+    payments: int
+    days: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came back, and what the bank saw."""
+
+    practice: Practice
+    report: Report
+    bank: dict[str, Any]
+    restarts: int
+    seconds: float
+
+    @property
+    def broken(self) -> dict[str, int]:
+        """The promises that the bank's ledger shows broken, with how often."""
+        checks = {name: self.bank[name] for name in ("double_charges", "off_hours")}
+        checks["unfinished"] = self.report.cases - sum(self.report.states.get(s, 0) for s in FINISHED)
+        return {name: count for name, count in checks.items() if count}
+
+    def as_json(self) -> dict[str, Any]:
+        """Return everything as one JSON object."""
+        return {**asdict(self.practice), **self.report.as_json(), "bank": self.bank, "broken": self.broken} | {
+            "restarts": self.restarts,
+            "seconds": round(self.seconds, 1),
+        }
+
+
+FINISHED = ("recovered", "lost", "canceled", "released")
+
+
+@dataclass(slots=True)
+class Driver:
+    """Plays the calendar for the bank and the roles."""
+
+    engine: Engine
+    bank: str
+    clock: Path
+    notices: Path
+    roles: Roles
+    http: requests.Session = field(default_factory=requests.Session)
+    told: set[str] = field(default_factory=set)
+    woken: float = 0.0
+
+    def play(self, days: int, look: Callable[[datetime], None]) -> None:
+        """Step from instant to instant until nothing is due within ``days`` of the first failure."""
+        now = self._bank_next()
+        end = now + timedelta(days=days) if now else None
+        while now is not None and end is not None and now <= end:
+            set_clock(self.clock, now)
+            self._let_it_happen()
+            following = self._settle(now)
+            look(now)
+            coming = [at for at in (following, self._bank_next()) if at is not None]
+            now = max(min(coming), now) if coming else None
+
+    def _let_it_happen(self) -> None:
+        while self._post("advance")["more"]:
+            pass
+
+    def _settle(self, now: datetime) -> datetime | None:
+        """Wait until everything due at ``now`` is done and told; return the next instant anything of ours is due."""
+        limit = time.monotonic() + STEP_SECONDS
+        while time.monotonic() < limit:
+            self.roles.revive()
+            with self.engine.connect() as db:
+                waiting = db.execute(WAITING, {"now": now}).one()
+            if waiting.events or waiting.due or waiting.expired or waiting.messages:
+                self._wake()
+            elif not waiting.held and not self._get("pending")["pending"] and not self._carry_mail():
+                following: datetime | None = waiting.next
+                return following
+            time.sleep(LOOK_SECONDS)
+        msg = f"not settled after {STEP_SECONDS} s at {now.isoformat()}; the logs are in {self.roles.logs}"
+        raise Stuck(msg)
+
+    def _wake(self) -> None:
+        """Wake the sweep as beat would, no faster than a tick can run."""
+        if time.monotonic() - self.woken > WAKE_SECONDS:
+            app.celery_app.send_task("dunning.tick")
+            self.woken = time.monotonic()
+
+    def _carry_mail(self) -> int:
+        """Carry new notices to their customers; return how many there were."""
+        new = [path for path in self.notices.glob("*.eml") if path.name not in self.told]
+        for path in new:
+            mail = message_from_bytes(path.read_bytes())
+            self._post("notice", {"invoice": mail["X-Dunning-Payment"], "notice": mail["X-Dunning-Notice"]})
+            self.told.add(path.name)
+        return len(new)
+
+    def _bank_next(self) -> datetime | None:
+        found = self._get("next")["next"]
+        return datetime.fromisoformat(found) if found else None
+
+    def ledger(self) -> dict[str, Any]:
+        """Return what the bank counted."""
+        summary: dict[str, Any] = self._get("ledger")["summary"]
+        return summary
+
+    def _get(self, name: str) -> dict[str, Any]:
+        return self._answer(self.http.get(f"{self.bank}/_practice/{name}", timeout=30))
+
+    def _post(self, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        return self._answer(self.http.post(f"{self.bank}/_practice/{name}", json=body, timeout=30))
+
+    def point_webhooks_at(self, url: str, secret: str) -> None:
+        """Tell the bank where its events go."""
+        self._post("webhook", {"url": url, "secret": secret})
+
+    def _answer(self, answer: requests.Response) -> dict[str, Any]:
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+
+def run(practice: Practice, *, quiet: bool) -> Result:
+    """Play one practice to its end; raises ``EmbeddedError`` or ``Stuck``. Nothing is left running."""
+    began = time.monotonic()
+    folder = load_settings().home.absolute() / "demo"
+    with ExitStack() as stack:
+        stack.enter_context(_alone(folder))
+        driver = _set_up(stack, folder, practice)
+        look = stack.enter_context(_view(driver, practice, quiet=quiet))
+        driver.play(practice.days, look)
+        with driver.engine.connect() as db:
+            report = make_report(db)
+        return Result(practice, report, driver.ledger(), driver.roles.restarts, time.monotonic() - began)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a second practice out of the same folder, and begin without leftovers of the last one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "demo.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            msg = f"another demo is running in {folder}"
+            raise EmbeddedError(msg) from None
+        for name in ("notices", "logs"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("bank.port", "web.port", "clock"):
+            (folder / name).unlink(missing_ok=True)
+        yield
+
+
+def _set_up(stack: ExitStack, folder: Path, practice: Practice) -> Driver:
+    """Start servers, bank and roles, and wait until each of them listens."""
+    found = stack.enter_context(servers(folder))
+    clock, notices = folder / "clock", folder / "notices"
+    set_clock(clock, datetime.fromisoformat("2026-01-01T00:00:00+00:00"))
+    secret = f"whsec_{os.urandom(16).hex()}"
+    roles = stack.enter_context(Roles({}, folder / "logs"))
+    _start_bank(roles, folder, practice, secret)
+    bank = f"http://127.0.0.1:{_port(roles, folder / 'bank.port')}"
+    environment = {
+        "DUNNING_HOME": str(folder),
+        "DUNNING_DATABASE_URL": found.database_url,
+        "DUNNING_BROKER_URL": found.broker_url,
+        "DUNNING_STRIPE_API_KEY": "sk_test_practice",
+        "DUNNING_STRIPE_API_BASE": bank,
+        "DUNNING_STRIPE_WEBHOOK_SECRET": secret,
+        "DUNNING_CLOCK_FILE": str(clock),
+        "DUNNING_MODE": "live",
+        "DUNNING_CONNECT_SECONDS": "2",
+        "DUNNING_READ_SECONDS": "5",
+        "DUNNING_LEASE_SECONDS": "28",
+    }
+    os.environ.update(environment)
+    load_settings.cache_clear()
+    engine = app.engine()
+    stack.callback(engine.dispose)
+    database.start_afresh(engine)
+    roles.start("web", ["worker.cli", "web", "--port=0", f"--port-file={folder / 'web.port'}"])
+    roles.start("worker", ["worker.cli", "worker", "--concurrency=4"])
+    roles.start("beat", ["worker.cli", "beat"])
+    driver = Driver(engine, bank, clock, notices, roles)
+    driver.point_webhooks_at(f"http://127.0.0.1:{_port(roles, folder / 'web.port')}/webhooks/stripe", secret)
+    return driver
+
+
+def _start_bank(roles: Roles, folder: Path, practice: Practice, secret: str) -> None:
+    options = {
+        "port-file": folder / "bank.port",
+        "seed": practice.seed,
+        "payments": practice.payments,
+        "days": practice.days,
+        "clock-file": folder / "clock",
+        "webhook-secret": secret,
+    }
+    roles.start("bank", ["worker.practice.bank", *(f"--{name}={value}" for name, value in options.items())])
+
+
+def _port(roles: Roles, file: Path) -> int:
+    """Wait until a role has written down the port it took."""
+    limit = time.monotonic() + STEP_SECONDS
+    while time.monotonic() < limit:
+        if file.exists():
+            return int(file.read_text(encoding="ascii"))
+        if any(process.poll() is not None for process in roles.running.values()):
+            break
+        time.sleep(LOOK_SECONDS)
+    msg = f"{file.stem} did not start; the logs are in {roles.logs}"
+    raise Stuck(msg)
+
+
+@contextmanager
+def _view(driver: Driver, practice: Practice, *, quiet: bool) -> Iterator[Callable[[datetime], None]]:
+    """Show how it goes: a live table on a terminal, a line every few days elsewhere, nothing with --json."""
+    console = Console()
+    if quiet:
+        yield lambda _now: None
+    elif console.is_terminal:
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            yield _seldom(0.15, lambda now: live.update(_picture(driver, practice, now)))
+    else:
+        yield _every(timedelta(days=3), lambda now: print(_line(driver, now), flush=True))  # noqa: T201 - plain output
+
+
+def _seldom(seconds: float, show: Callable[[datetime], None]) -> Callable[[datetime], None]:
+    last = [0.0]
+
+    def look(now: datetime) -> None:
+        if time.monotonic() - last[0] > seconds:
+            show(now)
+            last[0] = time.monotonic()
+
+    return look
+
+
+def _every(gap: timedelta, show: Callable[[datetime], None]) -> Callable[[datetime], None]:
+    last: list[datetime] = []
+
+    def look(now: datetime) -> None:
+        if not last or now - last[-1] >= gap:
+            show(now)
+            last[:] = [now]
+
+    return look
+
+
+def _report(driver: Driver) -> Report:
+    with driver.engine.connect() as db:
+        return make_report(db)
+
+
+def _line(driver: Driver, now: datetime) -> str:
+    report = _report(driver)
+    states = ", ".join(f"{name} {count}" for name, count in sorted(report.states.items()))
+    return f"{now:%Y-%m-%d}  {report.attempts} charges, {report.notices} notices; {states}"
+
+
+def _picture(driver: Driver, practice: Practice, now: datetime) -> Group:
+    report = _report(driver)
+    states = Table("state", "cases", "", box=None, pad_edge=False)
+    for name in ("silent", "contacting", *FINISHED):
+        count = report.states.get(name, 0)
+        states.add_row(name, str(count), Text("█" * round(40 * count / practice.payments), style=_colour(name)))
+    back = ", ".join(_amounts(report, MEANS)) or "nothing yet"
+    head = Text(f"{now:%A %d %B %Y %H:%M} UTC", style="bold")
+    return Group(
+        head, states, Text(f"money back: {back}"), Text(f"{report.attempts} charges, {report.notices} notices")
+    )
+
+
+def _colour(state: str) -> str:
+    return {"recovered": "green", "lost": "red", "contacting": "yellow", "silent": "blue"}.get(state, "white")
+
+
+def _amounts(report: Report, means: tuple[str, ...], most: int = 4) -> list[str]:
+    """Return what came back by some means, the currencies with most cases' money first, each in its own units."""
+    sums = {c: sum(value[name] for name in means) for c, value in report.value.items()}
+    told = [money(amount, c) for c, amount in sorted(sums.items(), key=lambda one: -one[1]) if amount]
+    return [*told[:most], f"{len(told) - most} currencies more"] if len(told) > most else told
+
+
+def tell(result: Result) -> None:
+    """Print the summary and the checks."""
+    report, bank = result.report, result.bank
+    table = Table("came back by", "cases", "share", "value", box=None, pad_edge=False)
+    for name in MEANS:
+        count = report.recovered[name]
+        table.add_row(TITLES[name], str(count), f"{count / report.cases:.1%}", ", ".join(_amounts(report, (name,))))
+    won = report.recovered_count
+    table.add_row("all", str(won), f"{won / report.cases:.1%}", ", ".join(_amounts(report, MEANS)), style="bold")
+    console = Console()
+    console.print(table)
+    ratios = report.as_json()
+    console.print(
+        f"{report.cases} failed payments: {ratios['attempts_per_recovery']} charges per recovery, "
+        f"{ratios['notices_per_case']} notices per case, median {report.median_days} days; {result.seconds:.0f} s"
+    )
+    own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
+    console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False)
+    console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False)
+    if unfinished := result.broken.get("unfinished"):
+        console.print(_verdict("cases not finished", unfinished), highlight=False)
+
+
+def _verdict(what: str, count: int) -> str:
+    mark = "[green]ok[/]" if count == 0 else "[red]BROKEN[/]"
+    return f"{mark}  {what}, in the bank's ledger: {count}"

@@ -1,0 +1,180 @@
+"""What is stored? Seven tables; their constraints hold the promises even when the code is wrong.
+
+Business instants (``at``, ``due_at``, ``failed_at``) drive decisions; machine instants (``lease_until``,
+``sent_at``, ``received_at``) come from PostgreSQL's one clock.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    false,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+OPEN_STATES = ("silent", "contacting", "paused")
+OUTCOMES = ("recovered", "lost", "canceled", "released")
+UNRESOLVED = ("sent", "unknown", "processing")
+ATTEMPT_STATES = (*UNRESOLVED, "succeeded", "declined", "not_executed", "observed")
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+INSTANT = DateTime(timezone=True)
+MACHINE_NOW = func.clock_timestamp()
+
+
+def one_of(column: str, values: tuple[str, ...]) -> str:
+    """Return the SQL condition that ``column`` is one of ``values``."""
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+install = Table(
+    "install",
+    metadata,
+    Column("row_number", Integer, primary_key=True, server_default=text("1")),
+    Column("id", Uuid, nullable=False, server_default=func.gen_random_uuid()),
+    CheckConstraint("row_number = 1", name="one_row"),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("type", Text, nullable=False),
+    Column("account", Text),
+    Column("payload", JSONB, nullable=False),
+    Column("received_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    Column("handled_at", INSTANT),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("retry_at", INSTANT),
+    Column("error", Text),
+    Index("ix_events_unhandled", "received_at", "id", postgresql_where=text("handled_at IS NULL")),
+)
+
+cases = Table(
+    "cases",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("payment_id", Text, nullable=False, unique=True),
+    Column("account", Text),
+    Column("customer_id", Text, nullable=False, index=True),
+    Column("subscription_id", Text, index=True),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("failed_at", INSTANT, nullable=False),
+    Column("decline", JSONB, nullable=False),
+    Column("failed_card", JSONB, nullable=False),
+    Column("time_zone", Text),
+    Column("locale", Text),
+    Column("tenure_days", Integer),
+    Column("card", JSONB, nullable=False),
+    Column("method_id", Text),
+    Column("card_entered_at", INSTANT),
+    Column("refreshed_at", INSTANT),
+    Column("news", Integer, nullable=False, server_default=text("0")),
+    Column("news_read", Integer, nullable=False, server_default=text("0")),
+    Column("charge_id", Text),
+    Column("ended", Text),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    Column("state", Text, nullable=False, server_default="silent"),
+    Column("due_at", INSTANT),
+    Column("step", JSONB),
+    Column("lease_token", Uuid),
+    Column("lease_until", INSTANT),
+    Column("claims", Integer, nullable=False, server_default=text("0")),
+    Column("recovered_by", Text),
+    Column("closed_at", INSTANT),
+    CheckConstraint(one_of("state", (*OPEN_STATES, *OUTCOMES)), name="state"),
+    CheckConstraint("amount_minor >= 0", name="amount"),
+    CheckConstraint(f"({one_of('state', OUTCOMES)}) = (closed_at IS NOT NULL)", name="closed"),
+    CheckConstraint("closed_at IS NULL OR (due_at IS NULL AND lease_token IS NULL)", name="ended_never_moves"),
+    CheckConstraint("closed_at IS NOT NULL OR due_at IS NOT NULL", name="open_has_a_next_step"),
+    CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    Index("ix_cases_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
+    Index("ix_cases_leased", "lease_until", postgresql_where=text("lease_token IS NOT NULL")),
+    Index("ix_cases_failed_fingerprint", text("(failed_card ->> 'fingerprint')"), "failed_at"),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("case_id", BigInteger, ForeignKey("cases.id"), nullable=False, index=True),
+    Column("payment_id", Text, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("idempotency_key", Text, nullable=False, unique=True),
+    Column("state", Text, nullable=False),
+    Column("at", INSTANT, nullable=False),
+    Column("sent_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    Column("settled_at", INSTANT),
+    Column("card", JSONB, nullable=False),
+    Column("fingerprint", Text),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("decline", JSONB),
+    Column("by_updater", Boolean, nullable=False, server_default=false()),
+    Column("charge_before", Text),
+    Column("charge_id", Text),
+    Column("read_at", INSTANT),
+    Column("error", Text),
+    CheckConstraint(one_of("state", ATTEMPT_STATES), name="state"),
+    CheckConstraint("number >= 1", name="number"),
+    CheckConstraint(f"({one_of('state', UNRESOLVED)}) = (settled_at IS NULL)", name="settled"),
+    Index("uq_attempts_unresolved", "payment_id", unique=True, postgresql_where=text(one_of("state", UNRESOLVED))),
+    Index("uq_attempts_number", "case_id", "number", unique=True, postgresql_where=text("state <> 'not_executed'")),
+    Index("uq_attempts_success", "payment_id", unique=True, postgresql_where=text("state = 'succeeded'")),
+    Index("ix_attempts_fingerprint", "fingerprint", "at"),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("case_id", BigInteger, ForeignKey("cases.id"), nullable=False),
+    Column("customer_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("at", INSTANT, nullable=False),
+    Column("due_at", INSTANT),
+    Column("delivered_at", INSTANT),
+    Column("lease_token", Uuid),
+    Column("lease_until", INSTANT),
+    Column("tries", Integer, nullable=False, server_default=text("0")),
+    Column("error", Text),
+    UniqueConstraint("case_id", "kind", "name"),
+    CheckConstraint(one_of("kind", ("notice", "ending")), name="kind"),
+    Index("ix_outbox_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
+    Index("ix_outbox_customer_id", "customer_id", "at", postgresql_where=text("kind = 'notice'")),
+)
+
+history = Table(
+    "history",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("case_id", BigInteger, ForeignKey("cases.id"), nullable=False, index=True),
+    Column("at", INSTANT, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""A bank and its customers to practise against: nothing here is on the worker's own path."""

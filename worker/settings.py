@@ -1,0 +1,114 @@
+"""How is this installation configured? One frozen value read once from the environment.
+
+Every variable ``NAME`` may come from a file named by ``NAME_FILE`` instead. A wrong value stops the start and
+names the variable, never its content.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "DUNNING_"
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the message names the variable and what was expected."""
+
+
+class Settings(BaseSettings):
+    """All settings. Seconds are machine time."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
+
+    home: Path = Field(Path(".dunning"), description="Folder of the embedded servers and of kept notices")
+    database_url: str | None = Field(None, description="PostgreSQL, as postgresql+psycopg://…; unset: embedded")
+    broker_url: str | None = Field(None, description="Redis or Valkey, as redis://…; unset: embedded")
+    stripe_api_key: SecretStr | None = Field(None, description="Secret or restricted key of the account")
+    stripe_api_base: str = Field("https://api.stripe.com", description="Address of the Stripe API")
+    stripe_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Signing secrets of the webhook endpoint; a comma list during a roll"
+    )
+    smtp_url: SecretStr | None = Field(None, description="smtp://user:password@host:port; unset: kept as .eml files")
+    mail_from: str = Field("billing@localhost", description="Sender address of the notices")
+    policy: Path | None = Field(None, description="TOML file with the merchant's policy; unset: the default policy")
+    mode: Literal["observe", "live"] = Field("observe", description="observe plans and never writes; live charges")
+    clock_file: Path | None = Field(None, description="Stepped business clock, for practice only")
+    tick_seconds: float = Field(10, gt=0, description="How often beat wakes the sweep")
+    connect_seconds: float = Field(5, gt=0, description="Time limit for a connection to the provider")
+    read_seconds: float = Field(25, gt=0, description="Time limit for an answer of the provider")
+    lease_seconds: float = Field(180, gt=0, description="How long one worker owns a case or a notice")
+
+    @field_validator("stripe_webhook_secret", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _one_dialect(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgresql+psycopg://")):
+            msg = "expected postgresql+psycopg://user@host/name"
+            raise ValueError(msg)
+        return value.replace("postgresql://", "postgresql+psycopg://", 1) if value else value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("redis://", "rediss://", "redis+socket://")):
+            msg = "expected redis://host:port/number"
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _lease_outlasts_a_call(self) -> Settings:
+        # One charge makes a guard read and up to three tries of one request: all must fit into the lease.
+        if self.lease_seconds < 4 * (self.connect_seconds + self.read_seconds):
+            msg = "DUNNING_LEASE_SECONDS: expected at least 4 times DUNNING_CONNECT_SECONDS + DUNNING_READ_SECONDS"
+            raise ValueError(msg)
+        if self.clock_file is not None and self.live_key:
+            msg = "DUNNING_CLOCK_FILE: a stepped clock is for practice and is refused with a live key"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def live_key(self) -> bool:
+        """Whether the key moves real money."""
+        return self.stripe_api_key is not None and "_live_" in self.stripe_api_key.get_secret_value()
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Return the settings of this process; raise ``SettingsError`` naming every variable that is wrong."""
+    try:
+        given: Any = _from_files()
+        return Settings(**given)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_lines(error))) from None
+
+
+def _from_files() -> dict[str, str]:
+    found = {}
+    for name in Settings.model_fields:
+        variable = f"{PREFIX}{name.upper()}"
+        if path := os.environ.get(f"{variable}_FILE"):
+            try:
+                found[name] = Path(path).read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                msg = f"{variable}_FILE: cannot read {path}: {type(error).__name__}"
+                raise SettingsError(msg) from None
+    return found
+
+
+def _lines(error: ValidationError) -> list[str]:
+    """Name each wrong variable and what was expected; the value itself may be a secret and is left out."""
+    lines = []
+    for problem in error.errors(include_input=False, include_url=False):
+        variable = f"{PREFIX}{str(problem['loc'][0]).upper()}: " if problem["loc"] else ""
+        lines.append(variable + problem["msg"].removeprefix("Value error, "))
+    return lines
