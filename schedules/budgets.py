@@ -15,7 +15,7 @@ MONTH_HOURS = 720
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most ``attempts`` charges on one card within any ``hours`` hours, a month at most: uses are known that long."""
+    """At most ``attempts`` charges on one card within any ``hours`` hours, 30 days at most: uses are known so long."""
 
     attempts: int
     hours: int

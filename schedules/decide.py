@@ -15,7 +15,7 @@ from schedules.budgets import free_from
 from schedules.declines import DeclineClass, Verdict, classify
 from schedules.facts import Facts, FailedPayment, PastAttempt, hours, utc
 from schedules.hours import Window, next_open
-from schedules.places import Place, place_of
+from schedules.places import COUNTRY_OF_ZONE, Place, place_of
 from schedules.policy import Policy
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
 
@@ -38,15 +38,19 @@ class _Case:
         return self.facts.payment.failed_at + timedelta(days=self.policy.deadline_days)
 
     @property
+    def read(self) -> datetime:
+        """The last reading: what it showed counts from then on, so that asking again later moves nothing."""
+        return self.facts.refreshed_at or self.now
+
+    @property
     def why(self) -> tuple[str, ...]:
         """The reasons that every step of this case shares."""
         unknown = tuple(f"unknown: {code}" for code in self.verdict.unknown)
         return (f"class: {self.verdict.decline_class}", *(f"evidence: {e}" for e in self.verdict.evidence), *unknown)
 
-    @property
-    def consent_withdrawn(self) -> bool:
-        refused: tuple[FailedPayment | PastAttempt, ...] = (self.facts.payment, *self.facts.attempts)
-        return any(classify(r.decline, r.card.brand).cause == "consent" for r in refused)
+    def ever(self, cause: str) -> bool:
+        """Whether any refusal of the case had this cause: some bind every card of the customer."""
+        return any(classify(r.decline, r.card.brand).cause == cause for r in _refusals(self.facts))
 
 
 def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
@@ -54,8 +58,8 @@ def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
 
     Raises ``ValueError`` when ``now`` has no time zone.
     """
-    card, decline = facts.refusal
-    case = _Case(facts, policy, utc(now), classify(decline, card.brand))
+    refused = _refusal(facts)
+    case = _Case(facts, policy, utc(now), classify(refused.decline, refused.card.brand))
     return _ended(case) or _refresh(case) or _over(case) or _earliest(case)
 
 
@@ -78,13 +82,23 @@ def _declined_again(facts: Facts, step: Step) -> Facts:
         case Refresh():
             return replace(facts, refreshed_at=step.at)
         case Charge():
-            attempt = PastAttempt(step.attempt, step.at, facts.card, facts.refusal[1])
+            attempt = PastAttempt(step.attempt, step.at, facts.card, _refusal(facts).decline)
             return replace(facts, attempts=(*facts.attempts, attempt), uses=(*facts.uses, step.at))
         case Contact():
             contacts = (*facts.customer_contacts, step.at)
             return replace(facts, contacted=(*facts.contacted, step.at), customer_contacts=contacts)
         case _:
             return facts
+
+
+def _refusals(facts: Facts) -> tuple[FailedPayment | PastAttempt, ...]:
+    return (facts.payment, *facts.attempts)
+
+
+def _refusal(facts: Facts) -> FailedPayment | PastAttempt:
+    """Return the latest refusal of the stored credential, be it the renewal's, else the latest of the case."""
+    mine = [refused for refused in _refusals(facts) if refused.card.credential == facts.card.credential]
+    return (mine or _refusals(facts))[-1]
 
 
 def _ended(case: _Case) -> Step | None:
@@ -118,10 +132,10 @@ def _earliest(case: _Case) -> Step:
     """Return the first of the steps that are still possible before the deadline."""
     if case.verdict.decline_class is DeclineClass.MERCHANT_FIX:
         return Close(case.now, "released", (*case.why, "merchant_fix: a person of the merchant has to look"))
-    if case.verdict.cause == "deceased":
+    if case.ever("deceased"):
         return Close(case.now, "released", (*case.why, "deceased: no charge and no contact"))
     charge = _charge(case)
-    steps = [charge, _contact(case, charge), _look_again(case, charge)]
+    steps = [charge, _look_again(case, charge), _contact(case, charge)]
     possible = [step for step in steps if step is not None and step.at < case.deadline]
     nothing = Close(case.deadline, _ending(case), (*case.why, "deadline: nothing is left before it"))
     return min(possible, key=lambda step: step.at, default=nothing)
@@ -130,10 +144,10 @@ def _earliest(case: _Case) -> Step:
 def _charge(case: _Case) -> Charge | None:
     """Return the next charge that every rule admits, or None when none is admitted before the deadline."""
     number = len(case.facts.attempts) + 1
-    if case.consent_withdrawn or case.facts.card.country in case.policy.excluded_countries:
+    if case.ever("consent") or place_of(case.facts.card.country, None).country in case.policy.excluded_countries:
         return None
     if case.facts.fresh_card or _entered(case):
-        earliest, name, why = case.now, "new_credential", "new_credential: one charge on a changed card"
+        earliest, name, why = case.read, "new_credential", "new_credential: one charge on a changed card"
     elif _retries_left(case):
         earliest, name, why = _backoff(case), _window_name(case), _backoff_reason(case)
     else:
@@ -176,19 +190,27 @@ def _window_name(case: _Case) -> str:
 
 def _admit(case: _Case, at: datetime, window: Window | None, name: str) -> tuple[datetime | None, list[str]]:
     """Move ``at`` forward until budget and window both admit it; the moves are told as reasons."""
-    at, moves = max(at, case.now), []
+    moves: list[str] = []
     place = place_of(case.facts.card.country, case.facts.payment.time_zone)
+    limits = case.policy.budgets.get((case.facts.card.brand or "").lower(), ())
     for _ in range(MOST_STEPS):
-        free = free_from(at, case.facts.uses, case.policy.budgets.get(case.facts.card.brand or "", ()))
-        opened = free if window is None else next_open(free, window, place, _fraction(case, "window"))
+        free = free_from(at, case.facts.uses, limits)
+        opened = max(free, case.now) if window is None else _slot(case, free, window, place, "window")
         moves += [f"budget: spent until {free.isoformat()}"] if free > at else []
         if opened is None or opened >= case.deadline:
             return None, moves
-        moves += [f"window: {name} is closed until then in {_names(place)}"] if opened > free else []
+        moves += [f"window: {name} is closed until then in {_names(place)}"] if opened > max(free, case.now) else []
         if opened == at:
             return at, moves
         at = opened
     return None, moves
+
+
+def _slot(case: _Case, at: datetime, window: Window, place: Place, purpose: str) -> datetime | None:
+    """Return the open instant that was planned from ``at`` on; once it is missed, the next one from now on."""
+    planned = next_open(at, window, place, _fraction(case, purpose))
+    late = planned is not None and planned < case.now
+    return next_open(case.now, window, place, _fraction(case, purpose)) if late else planned
 
 
 def _contact(case: _Case, charge: Charge | None) -> Contact | None:
@@ -204,8 +226,8 @@ def _contact(case: _Case, charge: Charge | None) -> Contact | None:
     cooled = [at + hours(case.policy.cooldown_hours) for at in case.facts.customer_contacts]
     payment = case.facts.payment
     # The customer's own zone, wherever the card is from; without one, the hours of the card's whole country.
-    place = place_of(None if payment.time_zone else case.facts.card.country, payment.time_zone)
-    at = next_open(max(case.now, since, *cooled), case.policy.windows["contact"], place, _fraction(case, "contact"))
+    place = place_of(None if payment.time_zone in COUNTRY_OF_ZONE else case.facts.card.country, payment.time_zone)
+    at = _slot(case, max((since, *cooled)), case.policy.windows["contact"], place, "contact")
     return Contact(at, rung.notice, (*case.why, why)) if at is not None else None
 
 
@@ -215,9 +237,9 @@ def _silence_ends(case: _Case, charge: Charge | None) -> tuple[datetime, str]:
         held = case.facts.last_failure + hours(max(case.policy.hold_hours, default=0))
         return held, "hold: the card updater did not answer in time"
     if case.verdict.decline_class not in RETRIED:
-        return case.now, "contact: only the customer can mend this"
+        return case.read, "contact: only the customer can mend this"
     if charge is None:
-        return case.now, "contact: no silent charge is left"
+        return case.read, "contact: no silent charge is left"
     silent = case.facts.payment.failed_at + timedelta(days=case.policy.silent_days)
     return silent, f"contact: {case.policy.silent_days} silent days are over"
 
@@ -227,7 +249,7 @@ def _look_again(case: _Case, charge: Charge | None) -> Refresh | None:
     read, failed = case.facts.refreshed_at, case.facts.last_failure
     due = (failed + hours(number) for number in case.policy.hold_hours)
     later = next((at for at in due if read is None or at > read), None)
-    if charge is not None or later is None or case.verdict.decline_class in RETRIED or case.consent_withdrawn:
+    if charge is not None or later is None or case.verdict.decline_class in RETRIED or case.ever("consent"):
         return None
     return Refresh(max(case.now, later), (*case.why, "hold: the card updater may have answered by then"))
 

@@ -29,7 +29,7 @@ from schedules.steps import as_json, utc_text
 from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history, outbox
 
 if TYPE_CHECKING:
-    from worker.stripe_gateway import Reading
+    from worker.readings import Reading
 
 MONTH = timedelta(days=30)
 TOUCH = timedelta(days=7)
@@ -136,21 +136,17 @@ def uses_of(db: Connection, fingerprint: str | None, now: datetime) -> tuple[dat
 
 def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
     """Decide the case again and write the answer down; a close that is due ends it here."""
-    step = next_step(facts_of(db, row, now), policy, now)
+    facts = facts_of(db, row, now)
+    step = next_step(facts, policy, now)
     if step.at <= now and isinstance(step, Close) and not unresolved(db, row.id):
         _close(db, row, step, policy)
     else:
         told = as_json(step)
         if told != row.step:
             record(db, row.id, now, "planned", told)
-        state = "paused" if row.paused else "contacting" if _contacted(db, row.id) else "silent"
+        state = "paused" if row.paused else "contacting" if facts.contacted else "silent"
         db.execute(update(cases).where(cases.c.id == row.id).values(due_at=step.at, step=told, state=state))
     return step
-
-
-def _contacted(db: Connection, case_id: int) -> bool:
-    found = select(outbox.c.id).where(outbox.c.case_id == case_id, outbox.c.kind == "notice").limit(1)
-    return db.execute(found).first() is not None
 
 
 def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
@@ -209,6 +205,8 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
         "news_read": news,
         "ended": reading.ended or row.ended,
         "amount_minor": row.amount_minor if reading.ended else reading.amount_minor,
+        "time_zone": reading.time_zone or row.time_zone,
+        "locale": reading.locale or row.locale,
     }
     if reading.decline is not None and (reading.charge_id != row.charge_id or row.refreshed_at is None):
         found |= _evidence(db, row, reading)

@@ -19,7 +19,7 @@ from worker.models import MACHINE_NOW, attempts, cases, install
 from worker.stripe_gateway import Declined, NotNow, Outcome, Paid, Processing, StripeGateway, Unknown
 
 if TYPE_CHECKING:
-    from worker.stripe_gateway import Reading
+    from worker.readings import Reading
 
 KEY_LIFE = timedelta(hours=23)  # Stripe keeps a key for at least 24 h; after that it would charge anew
 ASK_AGAIN = timedelta(minutes=5)
@@ -112,20 +112,20 @@ def _settle_reading(desk: Desk, held: Held, reading: Reading) -> bool:
     with desk.engine.begin() as db:
         row = lock(db, held.case_id, held.token)
         store_reading(db, row, reading, held.news, desk.now)
-        _plan_again(db, held, desk)
-    return True
+        return _plan_again(db, held, desk)
 
 
-def _plan_again(db: Connection, held: Held, desk: Desk) -> None:
-    plan(db, lock(db, held.case_id), desk.policy, desk.now)
+def _plan_again(db: Connection, held: Held, desk: Desk) -> bool:
+    """Decide what comes next; say whether there is more to do at once."""
+    step = plan(db, lock(db, held.case_id), desk.policy, desk.now)
+    return step.at <= desk.now and not isinstance(step, Close)
 
 
 def _speak(desk: Desk, held: Held, step: Contact) -> bool:
     with desk.engine.begin() as db:
         row = lock(db, held.case_id, held.token)
         post(db, row, "notice", step.notice, desk.now)
-        _plan_again(db, held, desk)
-    return True
+        return _plan_again(db, held, desk)
 
 
 def _charge(desk: Desk, held: Held, step: Charge) -> bool:
@@ -156,7 +156,9 @@ def _not_ours(db: Connection, held: Held, desk: Desk, reading: Reading) -> bool:
 
 
 def _postpone(db: Connection, held: Held, until: datetime) -> None:
-    db.execute(update(cases).where(cases.c.id == held.case_id).values(due_at=until))
+    """Look at an open case again at ``until``, whatever its plan says."""
+    mine = cases.c.id == held.case_id, cases.c.closed_at.is_(None)
+    db.execute(update(cases).where(*mine).values(due_at=until))
 
 
 def _one_at_a_time_per_card(db: Connection, fingerprint: str | None) -> None:
@@ -199,8 +201,8 @@ def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> bool
         if isinstance(outcome, Paid):
             db.execute(update(cases).where(cases.c.id == row.id).values(ended="paid"))
         record(db, row.id, desk.now, "charged", {"attempt": attempt.number, **_told(told)})
-        _plan_again(db, held, desk)
-        return _when_next(db, held, desk, outcome)
+        due = _plan_again(db, held, desk)
+        return _when_next(db, held, desk, outcome) and due
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
     elif reading.charge_id != attempt.charge_before and reading.decline is not None:
         outcome = Declined(reading.decline, reading.charge_id)
     elif age < KEY_LIFE:
-        outcome = desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account)
+        outcome = desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account, again=True)
     else:
         return _key_too_old(desk, held, attempt)
     return _settle(desk, held, attempt, outcome)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -20,7 +21,8 @@ from sqlalchemy import select
 
 from schedules import Policy, PolicyError
 from worker import app, database, eventfile, inbox, logs, plans
-from worker.embedded import EmbeddedError, servers
+from worker.embedded import servers
+from worker.embedded_site import EmbeddedError
 from worker.models import OPEN_STATES, OUTCOMES, cases, history
 from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
@@ -118,7 +120,8 @@ def ingest(file: BinaryIO, as_json: bool) -> None:
 
 
 def _tell_counts(counts: eventfile.Counts) -> None:
-    types = ", ".join(f"{name} {number}" for name, number in sorted(counts.ignored_types.items()))
+    names = {"".join(c if c.isprintable() else "?" for c in name): n for name, n in counts.ignored_types.items()}
+    types = ", ".join(f"{name} {number}" for name, number in sorted(names.items()))
     ignored = f"{counts.ignored} ignored" + (f" (not ours: {types})" if types else "")
     click.echo(f"{counts.new} new, {counts.duplicate} duplicate, {ignored}, {len(counts.rejected)} rejected")
     for one in counts.rejected[:MANY]:
@@ -253,7 +256,7 @@ def _case(row: Row[Any]) -> dict[str, Any]:
 @as_json
 def case_show(case_id: str, as_json: bool) -> None:
     """Show one case (its number or its payment id): what happened, what comes next, and why then."""
-    wanted = cases.c.id == int(case_id) if case_id.isdigit() else cases.c.payment_id == case_id
+    wanted = cases.c.id == int(case_id) if re.fullmatch("[0-9]{1,18}", case_id) else cases.c.payment_id == case_id
     with installation(), app.engine().connect() as connection:
         row = connection.execute(select(cases).where(wanted)).one_or_none()
         if row is None:
@@ -336,9 +339,10 @@ def web(host: str, port: int, port_file: Path | None) -> None:
 def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
     """Practise: failing subscriptions against a practice bank, a month in a minute, with every part real."""
     from worker import demo as practice
+    from worker.demo_view import tell
 
     result = practice.run(practice.Practice(seed, payments, days), quiet=as_json)
-    show(result.as_json()) if as_json else practice.tell(result)
+    show(result.as_json()) if as_json else tell(result.report, result.bank, result.seconds)
     if result.broken:
         raise click.exceptions.Exit(1)
 

@@ -13,7 +13,7 @@ def business_now(clock_file: Path | None) -> datetime:
     """Return the present business instant in UTC; raise ``ValueError`` for a clock file without a valid one."""
     if clock_file is None:
         return datetime.now(UTC)
-    return datetime.fromisoformat(clock_file.read_text(encoding="ascii")).astimezone(UTC)
+    return datetime.fromisoformat(clock_file.read_text(encoding="ascii").strip()).astimezone(UTC)
 
 
 def set_clock(clock_file: Path, now: datetime) -> None:

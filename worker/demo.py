@@ -20,36 +20,28 @@ from pathlib import Path
 from typing import Any
 
 import requests
-from rich.console import Console, Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 from sqlalchemy import Engine, text
 
 from worker import app, database
 from worker.clock import set_clock
-from worker.embedded import EmbeddedError, servers
-from worker.notices import money
-from worker.report import MEANS, Report, make_report
+from worker.demo_view import view
+from worker.embedded import servers
+from worker.embedded_site import EmbeddedError
+from worker.report import Report, make_report
 from worker.roles import Roles
 from worker.settings import load_settings
 
 STEP_SECONDS = 120
-WAKE_SECONDS = 0.03
-LOOK_SECONDS = 0.004
-BEFORE = timedelta(minutes=1)
-TITLES = {
-    "card_update": "card update",
-    "silent_retry": "silent retry",
-    "after_contact": "after contact",
-    "customer": "by the customer",
-}
+WAKE_SECONDS = 0.15
+LOOK_SECONDS = 0.006
 WAITING = text("""
     SELECT (SELECT count(*) FROM events WHERE handled_at IS NULL AND tries < 5) AS events,
-           (SELECT count(*) FROM cases WHERE due_at <= :now AND lease_token IS NULL) AS due,
-           (SELECT count(*) FROM cases WHERE lease_token IS NOT NULL) AS held,
-           (SELECT count(*) FROM cases WHERE lease_until < clock_timestamp()) AS expired,
-           (SELECT count(*) FROM outbox WHERE due_at <= :now) AS messages,
+           (SELECT count(*) FROM cases
+             WHERE due_at <= :now AND (lease_token IS NULL OR lease_until < clock_timestamp())) AS due,
+           (SELECT count(*) FROM outbox
+             WHERE due_at <= :now AND (lease_token IS NULL OR lease_until < clock_timestamp())) AS messages,
+           (SELECT count(*) FROM cases WHERE lease_token IS NOT NULL) +
+           (SELECT count(*) FROM outbox WHERE lease_token IS NOT NULL) AS held,
            least((SELECT min(due_at) FROM cases), (SELECT min(due_at) FROM outbox)) AS next
 """)
 
@@ -81,7 +73,7 @@ class Result:
     def broken(self) -> dict[str, int]:
         """The promises that the bank's ledger shows broken, with how often."""
         checks = {name: self.bank[name] for name in ("double_charges", "off_hours")}
-        checks["unfinished"] = self.report.cases - sum(self.report.states.get(s, 0) for s in FINISHED)
+        checks["unfinished"] = self.report.unfinished
         return {name: count for name, count in checks.items() if count}
 
     def as_json(self) -> dict[str, Any]:
@@ -90,9 +82,6 @@ class Result:
             "restarts": self.restarts,
             "seconds": round(self.seconds, 1),
         }
-
-
-FINISHED = ("recovered", "lost", "canceled", "released")
 
 
 @dataclass(slots=True)
@@ -107,6 +96,7 @@ class Driver:
     http: requests.Session = field(default_factory=requests.Session)
     told: set[str] = field(default_factory=set)
     woken: float = 0.0
+    asked: tuple[int, ...] = (0, 0, 0)
 
     def play(self, days: int, look: Callable[[datetime], None]) -> None:
         """Step from instant to instant until nothing is due within ``days`` of the first failure."""
@@ -131,20 +121,24 @@ class Driver:
             self.roles.revive()
             with self.engine.connect() as db:
                 waiting = db.execute(WAITING, {"now": now}).one()
-            if waiting.events or waiting.due or waiting.expired or waiting.messages:
-                self._wake()
+            unclaimed = waiting.events, waiting.due, waiting.messages
+            if any(unclaimed):
+                self._wake(unclaimed)
             elif not waiting.held and not self._get("pending")["pending"] and not self._carry_mail():
+                self.asked = unclaimed
                 following: datetime | None = waiting.next
                 return following
             time.sleep(LOOK_SECONDS)
         msg = f"not settled after {STEP_SECONDS} s at {now.isoformat()}; the logs are in {self.roles.logs}"
         raise Stuck(msg)
 
-    def _wake(self) -> None:
-        """Wake the sweep as beat would, no faster than a tick can run."""
-        if time.monotonic() - self.woken > WAKE_SECONDS:
+    def _wake(self, unclaimed: tuple[int, ...]) -> None:
+        """Wake the sweep as beat would: when something new waits, and again when the last tick seems lost."""
+        grown = any(count > before for count, before in zip(unclaimed, self.asked, strict=True))
+        if grown or time.monotonic() - self.woken > WAKE_SECONDS:
             app.celery_app.send_task("dunning.tick")
             self.woken = time.monotonic()
+        self.asked = unclaimed
 
     def _carry_mail(self) -> int:
         """Carry new notices to their customers; return how many there were."""
@@ -187,7 +181,7 @@ def run(practice: Practice, *, quiet: bool) -> Result:
     with ExitStack() as stack:
         stack.enter_context(_alone(folder))
         driver = _set_up(stack, folder, practice)
-        look = stack.enter_context(_view(driver, practice, quiet=quiet))
+        look = stack.enter_context(view(driver.engine, practice.payments, quiet=quiet))
         driver.play(practice.days, look)
         with driver.engine.connect() as db:
             report = make_report(db)
@@ -269,101 +263,3 @@ def _port(roles: Roles, file: Path) -> int:
         time.sleep(LOOK_SECONDS)
     msg = f"{file.stem} did not start; the logs are in {roles.logs}"
     raise Stuck(msg)
-
-
-@contextmanager
-def _view(driver: Driver, practice: Practice, *, quiet: bool) -> Iterator[Callable[[datetime], None]]:
-    """Show how it goes: a live table on a terminal, a line every few days elsewhere, nothing with --json."""
-    console = Console()
-    if quiet:
-        yield lambda _now: None
-    elif console.is_terminal:
-        with Live(console=console, refresh_per_second=8, transient=True) as live:
-            yield _seldom(0.15, lambda now: live.update(_picture(driver, practice, now)))
-    else:
-        yield _every(timedelta(days=3), lambda now: print(_line(driver, now), flush=True))  # noqa: T201 - plain output
-
-
-def _seldom(seconds: float, show: Callable[[datetime], None]) -> Callable[[datetime], None]:
-    last = [0.0]
-
-    def look(now: datetime) -> None:
-        if time.monotonic() - last[0] > seconds:
-            show(now)
-            last[0] = time.monotonic()
-
-    return look
-
-
-def _every(gap: timedelta, show: Callable[[datetime], None]) -> Callable[[datetime], None]:
-    last: list[datetime] = []
-
-    def look(now: datetime) -> None:
-        if not last or now - last[-1] >= gap:
-            show(now)
-            last[:] = [now]
-
-    return look
-
-
-def _report(driver: Driver) -> Report:
-    with driver.engine.connect() as db:
-        return make_report(db)
-
-
-def _line(driver: Driver, now: datetime) -> str:
-    report = _report(driver)
-    states = ", ".join(f"{name} {count}" for name, count in sorted(report.states.items()))
-    return f"{now:%Y-%m-%d}  {report.attempts} charges, {report.notices} notices; {states}"
-
-
-def _picture(driver: Driver, practice: Practice, now: datetime) -> Group:
-    report = _report(driver)
-    states = Table("state", "cases", "", box=None, pad_edge=False)
-    for name in ("silent", "contacting", *FINISHED):
-        count = report.states.get(name, 0)
-        states.add_row(name, str(count), Text("█" * round(40 * count / practice.payments), style=_colour(name)))
-    back = ", ".join(_amounts(report, MEANS)) or "nothing yet"
-    head = Text(f"{now:%A %d %B %Y %H:%M} UTC", style="bold")
-    return Group(
-        head, states, Text(f"money back: {back}"), Text(f"{report.attempts} charges, {report.notices} notices")
-    )
-
-
-def _colour(state: str) -> str:
-    return {"recovered": "green", "lost": "red", "contacting": "yellow", "silent": "blue"}.get(state, "white")
-
-
-def _amounts(report: Report, means: tuple[str, ...], most: int = 4) -> list[str]:
-    """Return what came back by some means, the currencies with most cases' money first, each in its own units."""
-    sums = {c: sum(value[name] for name in means) for c, value in report.value.items()}
-    told = [money(amount, c) for c, amount in sorted(sums.items(), key=lambda one: -one[1]) if amount]
-    return [*told[:most], f"{len(told) - most} currencies more"] if len(told) > most else told
-
-
-def tell(result: Result) -> None:
-    """Print the summary and the checks."""
-    report, bank = result.report, result.bank
-    table = Table("came back by", "cases", "share", "value", box=None, pad_edge=False)
-    for name in MEANS:
-        count = report.recovered[name]
-        table.add_row(TITLES[name], str(count), f"{count / report.cases:.1%}", ", ".join(_amounts(report, (name,))))
-    won = report.recovered_count
-    table.add_row("all", str(won), f"{won / report.cases:.1%}", ", ".join(_amounts(report, MEANS)), style="bold")
-    console = Console()
-    console.print(table)
-    ratios = report.as_json()
-    console.print(
-        f"{report.cases} failed payments: {ratios['attempts_per_recovery']} charges per recovery, "
-        f"{ratios['notices_per_case']} notices per case, median {report.median_days} days; {result.seconds:.0f} s"
-    )
-    own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
-    console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False)
-    console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False)
-    if unfinished := result.broken.get("unfinished"):
-        console.print(_verdict("cases not finished", unfinished), highlight=False)
-
-
-def _verdict(what: str, count: int) -> str:
-    mark = "[green]ok[/]" if count == 0 else "[red]BROKEN[/]"
-    return f"{mark}  {what}, in the bank's ledger: {count}"

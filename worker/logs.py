@@ -31,6 +31,19 @@ def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> 
     return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
 
 
+def _redact_all(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    return {key: _redacted(value) for key, value in event.items()}
+
+
+def _redacted(value: Any) -> Any:
+    """Return a value of a log line in JSON's own types, redacted to any depth."""
+    if isinstance(value, dict):
+        return {str(key): _redacted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_redacted(item) for item in value]
+    return value if isinstance(value, (int, float, type(None))) else redact(str(value))
+
+
 SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,
@@ -53,7 +66,7 @@ def set_up(level: int = logging.INFO) -> None:
     render: list[Any] = [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.stdlib.PositionalArgumentsFormatter(),
-        _redact_event,
+        _redact_all,
         structlog.processors.JSONRenderer(),
     ]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=SHARED, processors=render))

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from babel.numbers import format_currency, get_currency_precision
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from sqlalchemy import Engine, Row, func, or_, select, update
+from sqlalchemy import Engine, Row, and_, case, func, or_, select, update
 
 from worker.cases import lease_end, record
 from worker.models import MACHINE_NOW, OPEN_STATES, cases, outbox
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from worker.charging import Desk
-    from worker.stripe_gateway import Reading
+    from worker.readings import Reading
 
 MOST_TRIES = 8
+UNCERTAIN = "uncertain: handed over once, perhaps delivered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,14 @@ def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
 
 def _take(desk: Desk, message_id: int, hint: UUID) -> tuple[Row[Any] | None, Any]:
     """Use up the hint; a second delivery of the same hint finds another token."""
-    own = {"lease_token": func.gen_random_uuid(), "tries": outbox.c.tries + 1}
+    silent = or_(outbox.c.error.is_(None), outbox.c.error == UNCERTAIN)  # whoever took it before was not heard of again
+    doubt = case((and_(outbox.c.tries > 0, silent), UNCERTAIN))
+    own = {"lease_token": func.gen_random_uuid(), "tries": outbox.c.tries + 1, "error": doubt}
     mine = outbox.c.id == message_id, outbox.c.lease_token == hint, outbox.c.due_at.is_not(None)
     with desk.engine.begin() as db:
         message = db.execute(update(outbox).where(*mine).values(**own).returning(outbox)).one_or_none()
-        case = None if message is None else db.execute(select(cases).where(cases.c.id == message.case_id)).one()
-    return message, case
+        found = None if message is None else db.execute(select(cases).where(cases.c.id == message.case_id)).one()
+    return message, found
 
 
 def _unwanted(desk: Desk, mailbox: Mailbox, message: Row[Any], case: Row[Any]) -> str | None:
@@ -120,8 +123,8 @@ def _unwanted(desk: Desk, mailbox: Mailbox, message: Row[Any], case: Row[Any]) -
         return "observe mode sends nothing"
     if message.kind == "notice" and (case.state not in OPEN_STATES or case.ended is not None):
         return "the case has ended"
-    if message.tries > 1 and message.error is None and mailbox.smtp_url is not None:
-        return "uncertain: handed over once, perhaps delivered"
+    if message.error == UNCERTAIN and mailbox.smtp_url is not None:
+        return UNCERTAIN
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from worker.models import attempts, cases, outbox
+from worker.models import OUTCOMES, attempts, cases, outbox
 
 MEANS = ("card_update", "silent_retry", "after_contact", "customer")
 
@@ -23,6 +23,11 @@ class Report:
     attempts: int
     notices: int
     median_days: float | None
+
+    @property
+    def unfinished(self) -> int:
+        """Return how many cases are still open."""
+        return self.cases - sum(self.states.get(state, 0) for state in OUTCOMES)
 
     @property
     def recovered_count(self) -> int:

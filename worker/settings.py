@@ -27,8 +27,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True)
 
     home: Path = Field(Path(".dunning"), description="Folder of the embedded servers and of kept notices")
-    database_url: str | None = Field(None, description="PostgreSQL, as postgresql+psycopg://…; unset: embedded")
-    broker_url: str | None = Field(None, description="Redis or Valkey, as redis://…; unset: embedded")
+    database_url: str | None = Field(
+        None, repr=False, description="PostgreSQL, as postgresql+psycopg://…; unset: embedded"
+    )
+    broker_url: str | None = Field(None, repr=False, description="Redis or Valkey, as redis://…; unset: embedded")
     stripe_api_key: SecretStr | None = Field(None, description="Secret or restricted key of the account")
     stripe_api_base: str = Field("https://api.stripe.com", description="Address of the Stripe API")
     stripe_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(

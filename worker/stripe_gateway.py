@@ -5,20 +5,23 @@ A decline is an answer, not an exception. What cannot be known is ``Unknown``, a
 
     GatewayError
     ├── Unavailable      the provider could not be read; ask again in minutes
-    └── Refused          the provider will not answer this request as it stands (key, rights, no such object)
+    └── Refused          the provider will not answer this request as it stands (key, rights)
+        └── Gone         there is no such object, or no longer
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 import stripe
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
-from schedules import Card, Decline
+from schedules import Decline
+from worker.readings import Reading, UnknownShape, decline_of, last_intent, read_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,11 +34,12 @@ EXPAND = [
     "parent.subscription_details.subscription.default_payment_method",
     "payments.data.payment.payment_intent",
 ]
-IN_FLIGHT = ("processing", "requires_action", "requires_capture")
 PAY_TRIES = 3
-FAULT = HTTPStatus.INTERNAL_SERVER_ERROR
+REFUSED = (400, 401, 402, 403)
 # Before the idempotency layer, or refused by it: no charge was made.
 NOT_EXECUTED = (400, 401, 403, 404, 409, 429)
+# Said of a repetition they say nothing of the request before it, which may be under way (key in use, locked object).
+SAYS_NOTHING = (401, 403, 409, 429)
 
 
 class GatewayError(Exception):
@@ -50,24 +54,8 @@ class Refused(GatewayError):
     """The provider refuses the request; a person has to look at the key, its rights or the object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What the provider shows of one invoice, its subscription and its card at this instant."""
-
-    payment_id: str
-    customer_id: str
-    ended: str | None
-    amount_minor: int
-    currency: str
-    card: Card
-    charged: Card
-    method_id: str | None
-    decline: Decline | None
-    charge_id: str | None
-    in_flight: bool
-    retried_by_provider: bool
-    email: str | None
-    link: str | None
+class Gone(Refused):
+    """There is no such object, or no longer: a subscription that has ended is not found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,21 +115,25 @@ class StripeGateway:
         """Return the invoice as it stands now; raise ``Unavailable`` or ``Refused``."""
         invoices = self._stripe.v1.invoices
         invoice = _plain(self._ask(lambda: invoices.retrieve(payment_id, {"expand": EXPAND}, _options(account))))
-        intent = _last_intent(invoice)
+        intent = last_intent(invoice)
         if intent.get("latest_charge") and intent.get("id"):
             intents = self._stripe.v1.payment_intents
             expand: Any = {"expand": ["latest_charge"]}
             intent = _plain(self._ask(lambda: intents.retrieve(intent["id"], expand, _options(account))))
-        return _reading(invoice, intent)
+        try:
+            return read_objects(invoice, intent)
+        except UnknownShape as error:
+            raise Refused(str(error)) from None
 
-    def pay(self, payment_id: str, key: str, account: str | None = None) -> Outcome:
+    def pay(self, payment_id: str, key: str, account: str | None = None, *, again: bool = False) -> Outcome:
         """Charge the invoice off-session under our idempotency key, and say what happened.
 
         A request that got no answer is repeated with the same key, which Stripe replays instead of repeating.
+        ``again``: a request under this key left before, in another call.
         """
         retrying = Retrying(
             stop=stop_after_attempt(PAY_TRIES),
-            wait=wait_exponential_jitter(initial=0.1, max=2),
+            wait=wait_exponential_jitter(multiplier=0.1, max=2),
             retry=retry_if_exception_type(stripe.APIConnectionError),
             reraise=True,
         )
@@ -149,7 +141,8 @@ class StripeGateway:
         try:
             paid = retrying(lambda: self._stripe.v1.invoices.pay(payment_id, params, _options(account, key)))
         except stripe.StripeError as error:
-            return _outcome(error)
+            again = again or retrying.statistics["attempt_number"] > 1
+            return Unknown(_named(error)) if again and error.http_status in SAYS_NOTHING else _outcome(error)
         return Paid() if _plain(paid).get("status") == "paid" else Processing()
 
     def end(self, ending: str, payment_id: str, subscription_id: str | None, key: str, account: str | None) -> None:
@@ -158,7 +151,8 @@ class StripeGateway:
         if ending == "mark_uncollectible":
             self._ask(lambda: self._stripe.v1.invoices.mark_uncollectible(payment_id, {}, options))
         if ending == "cancel" and subscription_id is not None:
-            self._ask(lambda: self._stripe.v1.subscriptions.cancel(subscription_id, {}, options))
+            with suppress(Gone):
+                self._ask(lambda: self._stripe.v1.subscriptions.cancel(subscription_id, {}, options))
 
     def _ask(self, request: Callable[[], Any]) -> Any:
         try:
@@ -166,9 +160,10 @@ class StripeGateway:
         except (stripe.APIConnectionError, stripe.RateLimitError) as error:
             raise Unavailable(_named(error)) from None
         except stripe.StripeError as error:
-            if (error.http_status or FAULT) >= FAULT or error.http_status == HTTPStatus.CONFLICT:
-                raise Unavailable(_named(error)) from None
-            raise Refused(_named(error)) from None
+            if error.http_status == HTTPStatus.NOT_FOUND:
+                raise Gone(_named(error)) from None
+            # What is no error object, such as the page of a proxy, has a status that the SDK sorts under no class.
+            raise (Refused if error.http_status in REFUSED else Unavailable)(_named(error)) from None
 
 
 def _options(account: str | None, key: str | None = None) -> Any:
@@ -182,7 +177,8 @@ def _plain(found: Any) -> dict[str, Any]:
 
 def _named(error: stripe.StripeError) -> str:
     """Name the error without its text, which may repeat what was sent."""
-    return f"{type(error).__name__} status={error.http_status} code={error.code} request={error.request_id}"
+    code = error.code or (error.error.code if error.error else None)
+    return f"{type(error).__name__} status={error.http_status} code={code} request={error.request_id}"
 
 
 def _outcome(error: stripe.StripeError) -> Outcome:
@@ -198,120 +194,6 @@ def _outcome(error: stripe.StripeError) -> Outcome:
 def _charge_id(error: dict[str, Any]) -> str | None:
     charge = error.get("charge") or (error.get("payment_intent") or {}).get("latest_charge")
     return charge.get("id") if isinstance(charge, dict) else charge
-
-
-def decline_of(error: dict[str, Any], outcome: dict[str, Any]) -> Decline:
-    """Return the evidence of a refusal from an error object and a charge's outcome; any field may be absent."""
-    return Decline(
-        code=error.get("decline_code") or error.get("code") or error.get("failure_code"),
-        advice_code=outcome.get("advice_code") or error.get("advice_code"),
-        network_decline_code=outcome.get("network_decline_code") or error.get("network_decline_code"),
-        network_advice_code=outcome.get("network_advice_code") or error.get("network_advice_code"),
-        outcome_type=outcome.get("type"),
-        outcome_reason=outcome.get("reason") if outcome.get("type") == "blocked" else None,
-    )
-
-
-def card_of(method: dict[str, Any] | None) -> Card:
-    """Return the card of a payment method; of a bank debit its rail as the brand; empty when there is none."""
-    method = method or {}
-    kind = method.get("type") or "card"
-    details = method.get(kind) or {}
-    return Card(
-        fingerprint=details.get("fingerprint"),
-        brand=details.get("brand") or (kind if kind != "card" else None),
-        funding=details.get("funding"),
-        country=details.get("country"),
-        exp_month=details.get("exp_month"),
-        exp_year=details.get("exp_year"),
-    )
-
-
-def _last_intent(invoice: dict[str, Any]) -> dict[str, Any]:
-    """Return the newest payment intent of an invoice: under ``payments`` since 2025-03-31, before on the invoice."""
-    paid = (invoice.get("payments") or {}).get("data") or []
-    intents = [_expanded(p.get("payment")).get("payment_intent") for p in paid] or [invoice.get("payment_intent")]
-    found = [{"id": i, "latest_charge": True} if isinstance(i, str) else i for i in intents if i]
-    return max(found, key=lambda intent: intent.get("created", 0), default={})
-
-
-def reading_of(invoice: dict[str, Any]) -> Reading:
-    """Return what an invoice object shows by itself, as an event carries it; what is not expanded stays unknown."""
-    intent = _last_intent(invoice)
-    if not intent and _expanded(invoice.get("charge")):
-        intent = {"latest_charge": invoice["charge"]}
-    return _reading(invoice, intent)
-
-
-def _expanded(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _subscription(invoice: dict[str, Any]) -> dict[str, Any]:
-    parent = (invoice.get("parent") or {}).get("subscription_details") or {}
-    return _expanded(parent.get("subscription") or invoice.get("subscription"))
-
-
-def _method(invoice: dict[str, Any], charged: dict[str, Any]) -> dict[str, Any]:
-    """Return the method that Stripe would charge for this invoice: the first present, not a cascade."""
-    customer = _expanded(invoice.get("customer"))
-    settings = customer.get("invoice_settings") or {}
-    on_invoice, on_subscription = invoice.get("default_payment_method"), _subscription(invoice)
-    found = on_invoice or on_subscription.get("default_payment_method") or settings.get("default_payment_method")
-    return _expanded(found) or charged
-
-
-def _charged(charge: dict[str, Any]) -> dict[str, Any]:
-    """Return the method of a charge in the shape of a payment method; empty when the charge does not show it."""
-    details = charge.get("payment_method_details")
-    return {**details, "id": charge.get("payment_method")} if details else {}
-
-
-def _ended(invoice: dict[str, Any], charge: dict[str, Any]) -> str | None:
-    """Return why nothing is left to recover, or None while the invoice is open."""
-    if charge.get("disputed"):
-        return "disputed"
-    if invoice.get("status") == "paid":
-        return "paid"
-    subscription = _subscription(invoice)
-    if subscription.get("status") == "canceled":
-        reason = (subscription.get("cancellation_details") or {}).get("reason")
-        return {"payment_failed": "lapsed", "payment_disputed": "disputed"}.get(str(reason), "canceled")
-    return "voided" if invoice.get("status") in ("void", "uncollectible", "deleted") else None
-
-
-def _reading(invoice: dict[str, Any], intent: dict[str, Any]) -> Reading:
-    charge, customer = _expanded(intent.get("latest_charge")), _expanded(invoice.get("customer"))
-    charged = _charged(charge)
-    method = _method(invoice, charged)
-    return Reading(
-        payment_id=invoice["id"],
-        customer_id=customer.get("id") or str(invoice.get("customer")),
-        ended=_ended(invoice, charge),
-        amount_minor=invoice["amount_remaining"],
-        currency=invoice["currency"],
-        card=card_of(method),
-        charged=card_of(charged or method),
-        method_id=method.get("id"),
-        decline=_refusal(invoice, intent, charge, method),
-        charge_id=charge.get("id"),
-        in_flight=intent.get("status") in IN_FLIGHT,
-        retried_by_provider=invoice.get("next_payment_attempt") is not None,
-        email=customer.get("email") or invoice.get("customer_email"),
-        link=invoice.get("hosted_invoice_url"),
-    )
-
-
-def _refusal(
-    invoice: dict[str, Any], intent: dict[str, Any], charge: dict[str, Any], method: dict[str, Any]
-) -> Decline | None:
-    """Return why the last charge failed; a customer without any method is a refusal of its own."""
-    failed = {"code": charge.get("failure_code")} if charge.get("status") == "failed" else {}
-    error = intent.get("last_payment_error") or failed
-    if error:
-        return decline_of(error, charge.get("outcome") or {})
-    missing = not method and isinstance(invoice.get("customer"), dict)
-    return Decline(code="no_payment_method") if missing else None
 
 
 def verify_event(body: bytes, signature: str, secrets: tuple[str, ...], now: datetime) -> None:
@@ -334,8 +216,3 @@ def verify_event(body: bytes, signature: str, secrets: tuple[str, ...], now: dat
 
 def _timestamp(signature: str) -> int:
     return int(next(part[2:] for part in signature.split(",") if part.startswith("t=")))
-
-
-def instant(seconds: int) -> datetime:
-    """Return Stripe's Unix seconds as an aware UTC instant."""
-    return datetime.fromtimestamp(seconds, UTC)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from schedules import Card, Decline, FailedPayment, Facts, PastAttempt
+from schedules import Card, Decline, Facts, FailedPayment, PastAttempt
 
 FAILED = datetime(2026, 11, 3, 3, 10, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -40,7 +40,7 @@ def _offences(tree: ast.AST) -> Iterator[tuple[ast.expr | ast.stmt, str]]:
 
 
 def _foreign(module: str) -> bool:
-    top = module.split(".")[0]
+    top = module.partition(".")[0]
     return top not in ALLOWED or top in EFFECTS
 
 

@@ -18,7 +18,8 @@ import redis
 import sqlalchemy
 from kombu.connection import Connection
 
-from worker.embedded import ServerFailed, Servers, servers
+from worker.embedded import Servers, servers
+from worker.embedded_site import ServerFailed
 
 REPO = Path(__file__).parents[2]
 CONNECT: Any = Connection  # kombu is untyped

@@ -1,0 +1,247 @@
+"""What happens in a month? Each story asserts exactly the effects of each day, and no others.
+
+A diary's days count from the first failure in the customer's own calendar; days without an effect are not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, time, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+
+from schedules import Card, Decline, Policy
+from tests.stories.month import Month
+from tests.stories.scripted import FAILED_AT, FUNDS, NEWER, VISA, Scripted, a_payment, local
+from worker.models import attempts, history
+
+Play = Callable[..., Month]
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+COOL_DOWN = timedelta(hours=Policy.default().cooldown_hours)
+LOST = Decline("lost_card", "do_not_try_again", "41", None, "issuer_declined", "lost_card")
+EXPIRED = Decline("expired_card", None, "54", None, "issuer_declined", "expired_card")
+OLD_CARD = replace(VISA, exp_month=12, exp_year=2025)
+MASTERCARD = replace(VISA, brand="mastercard")
+GERMAN = replace(VISA, country="DE")
+UNTOLD = frozenset({"invoice.payment_failed"})
+
+
+def within(instants: list[datetime], opens: time, closes: time) -> bool:
+    """Whether every local instant lies in these hours."""
+    return all(opens <= at.time() <= closes for at in instants)
+
+
+# Silence
+
+
+def test_lack_of_funds_is_paid_on_the_third_silent_retry_and_the_customer_never_hears_of_it(play: Play) -> None:
+    """Three days apart, in bank hours; the third charge is approved and nobody was written to."""
+    month = play(Scripted((a_payment(),), {"in_1": [FUNDS, FUNDS, None]}))
+    assert month.diary() == {
+        0: ["silent"],
+        3: ["charge: insufficient_funds"],
+        6: ["charge: insufficient_funds"],
+        9: ["charge: approved", "recovered by silent_retry"],
+    }
+    assert within(month.charged_at(), time(6, 5), time(20, 55))
+
+
+def test_an_expired_card_is_charged_once_when_the_updater_has_answered(play: Play) -> None:
+    """The renewed card arrives at night of day 2; the one charge waits for the bank to open."""
+    world = Scripted(
+        (a_payment(decline=EXPIRED, card=OLD_CARD),),
+        {"in_1": [None]},
+        updates={"in_1": [(local("2026-01-14 02:00"), replace(OLD_CARD, exp_year=2030))]},
+    )
+    month = play(world)
+    assert month.diary() == {0: ["silent"], 2: ["charge: approved", "recovered by card_update"]}
+    assert within(month.charged_at(), time(6, 5), time(21, 55))
+
+
+def test_an_updated_card_is_found_without_any_event(play: Play) -> None:
+    """The updater's event is lost; the reading of the third day finds the card all the same."""
+    world = Scripted(
+        (a_payment(decline=EXPIRED, card=OLD_CARD),),
+        {"in_1": [None]},
+        updates={"in_1": [(local("2026-01-14 12:00"), replace(OLD_CARD, exp_year=2030))]},
+    )
+    month = play(world, told=UNTOLD)
+    assert month.diary() == {0: ["silent"], 3: ["charge: approved", "recovered by card_update"]}
+
+
+def test_a_mastercard_advice_to_wait_two_days_is_kept_to_the_minute(play: Play) -> None:
+    """Advice 26 asks for 48 hours; the same decline without it would be charged on the next day."""
+    advised = Decline("generic_decline", None, None, "26")
+    month = play(Scripted((a_payment(card=MASTERCARD, decline=advised),), {"in_1": [None]}))
+    assert month.diary() == {0: ["silent"], 2: ["charge: approved", "recovered by silent_retry"]}
+    assert month.charged_at()[0] >= FAILED_AT + 2 * DAY
+
+
+def test_without_the_advice_the_same_decline_is_charged_on_the_next_day(play: Play) -> None:
+    """The counterpart: it was the advice that moved the charge."""
+    month = play(Scripted((a_payment(card=MASTERCARD, decline=Decline("generic_decline")),), {"in_1": [None]}))
+    assert month.diary() == {0: ["silent"], 1: ["charge: approved", "recovered by silent_retry"]}
+
+
+@pytest.mark.parametrize(
+    ("failed", "day", "charged_on"),
+    [("2026-03-26 20:30", 4, "2026-03-30"), ("2026-10-22 06:30", 3, "2026-10-25")],
+    ids=["an hour is lost", "an hour is won"],
+)
+def test_a_retry_planned_over_a_change_of_clocks_stays_in_local_hours(
+    play: Play, failed: str, day: int, charged_on: str
+) -> None:
+    """72 hours later is 21:30 in spring (closed: the next morning) and 05:30 in autumn (not open yet)."""
+    berlin = "Europe/Berlin"
+    payment = a_payment(failed_at=local(failed, berlin), time_zone=berlin, card=GERMAN)
+    month = play(Scripted((payment,), {"in_1": [None]}))
+    assert month.diary(berlin) == {0: ["silent"], day: ["charge: approved", "recovered by silent_retry"]}
+    assert [at.date().isoformat() for at in month.charged_at()] == [charged_on]
+    assert within(month.charged_at(), time(6, 5), time(8, 5))
+
+
+# Contact
+
+
+def test_a_lost_card_is_never_charged_but_the_customers_new_one_is_at_once(play: Play) -> None:
+    """Notices by the ladder; the new card comes in the middle of the night of day 6 and is charged in that minute."""
+    entered = local("2026-01-18 03:00")
+    world = Scripted((a_payment(decline=LOST),), {"in_1": [None]}, acts={"in_1": [("card", entered)]})
+    month = play(world)
+    assert month.diary() == {
+        0: ["notice first", "contacting"],
+        4: ["notice reminder"],
+        6: ["charge: approved", "recovered by after_contact"],
+    }
+    assert [each["fingerprint"] for each in month.charges] == [NEWER.fingerprint]
+    assert [at.replace(second=0, microsecond=0) for at in month.charged_at()] == [entered]
+
+
+def test_when_nobody_answers_the_case_is_lost_at_its_deadline_and_ends_the_subscription_once(play: Play) -> None:
+    """Silent days first, then four notices with silent charges between them, then the merchant's ending."""
+    month = play(Scripted((a_payment(),)), policy=replace(Policy.default(), ending="cancel"))
+    assert month.diary() == {
+        0: ["silent"],
+        3: ["charge: insufficient_funds"],
+        6: ["charge: insufficient_funds"],
+        9: ["charge: insufficient_funds"],
+        10: ["notice first", "contacting"],
+        13: ["charge: insufficient_funds"],
+        14: ["notice reminder"],
+        17: ["charge: insufficient_funds"],
+        19: ["notice second_reminder"],
+        21: ["charge: insufficient_funds"],
+        24: ["notice last_chance"],
+        25: ["charge: insufficient_funds"],
+        28: ["lost", "DELETE /v1/subscriptions/sub_1 200"],
+    }
+    assert within(month.charged_at(), time(6, 5), time(20, 55))
+    assert all(time(9) <= at.astimezone(month.charged_at()[0].tzinfo).time() <= time(20) for at in month.noticed_at())
+    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.noticed_at()))
+
+
+def test_two_cases_of_one_customer_never_speak_within_the_cool_down(play: Play) -> None:
+    """Two lost cards, two ladders: the notices take turns, two days apart at the least."""
+    other = replace(VISA, fingerprint="OTHERotherOTHER1")
+    second = a_payment(payment_id="in_2", subscription_id="sub_2", failed_at=FAILED_AT + 30 * HOUR, card=other)
+    month = play(Scripted((a_payment(decline=LOST), replace(second, decline=LOST))))
+    assert month.diary(names=("in_1", "in_2")) == {
+        0: ["in_1: notice first", "in_1: contacting"],
+        1: ["in_2: silent"],
+        2: ["in_2: notice first", "in_2: contacting"],
+        4: ["in_1: notice reminder"],
+        6: ["in_2: notice reminder"],
+        9: ["in_1: notice second_reminder"],
+        11: ["in_2: notice second_reminder"],
+        14: ["in_1: notice last_chance"],
+        16: ["in_2: notice last_chance"],
+        28: ["in_1: lost"],
+        29: ["in_2: lost"],
+    }
+    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.noticed_at()))
+
+
+@pytest.mark.parametrize("code", ["revocation_of_authorization", "stop_payment_order"])
+def test_withdrawn_consent_is_never_charged_not_even_on_a_new_card(play: Play, code: str) -> None:
+    """The customer stopped the payments: they may still pay by themselves, and a new card changes nothing."""
+    acts = {"in_1": [("card", local("2026-01-18 12:00"))]}
+    month = play(Scripted((a_payment(decline=Decline(code)),), {"in_1": [None]}, acts=acts))
+    assert month.diary() == {
+        0: ["notice first", "contacting"],
+        4: ["notice reminder"],
+        9: ["notice second_reminder"],
+        14: ["notice last_chance"],
+        28: ["lost"],
+    }
+
+
+# The customer acts first
+
+
+def test_a_customer_who_leaves_ends_the_case_and_nothing_more_happens(play: Play) -> None:
+    """The subscription is canceled and its invoice voided: a choice of the customer, not a loss to fight."""
+    month = play(Scripted((a_payment(),), acts={"in_1": [("cancel", local("2026-01-20 12:00"))]}))
+    assert month.diary() == {
+        0: ["silent"],
+        3: ["charge: insufficient_funds"],
+        6: ["charge: insufficient_funds"],
+        8: ["canceled"],
+    }
+
+
+@pytest.mark.parametrize("told", [None, UNTOLD], ids=["the event arrives", "the event is lost"])
+def test_an_invoice_paid_on_its_page_before_the_planned_charge_is_not_charged(
+    play: Play, told: frozenset[str] | None
+) -> None:
+    """Minutes before the retry the customer pays; with or without an event nothing is sent to the bank."""
+    acts = {"in_1": [("paid", local("2026-01-15 10:00"))]}
+    month = play(Scripted((a_payment(),), acts=acts), told=told)
+    assert month.diary() == {0: ["silent"], 3: ["customer pays: approved", "recovered by customer"]}
+    assert month.ledger["summary"]["writes"] == 0
+
+
+def test_an_invoice_paid_while_our_charge_is_on_its_way_is_charged_by_nobody_else(play: Play) -> None:
+    """The payment comes between our last reading and our request: the bank refuses, and the case is recovered."""
+    paid = local("2026-01-15 11:40")
+
+    def pay_first(exchange: Any, clock: list[datetime]) -> None:
+        if exchange.path.endswith("/pay"):
+            clock[0] = max(clock[0], paid)
+
+    month = play(Scripted((a_payment(),), acts={"in_1": [("paid", paid)]}), on_request=pay_first)
+    assert month.diary() == {0: ["silent"], 3: ["customer pays: approved", "recovered by customer"]}
+    assert (len(month.record.pays()), month.ledger["summary"]["refused_on_paid"]) == (1, 1)
+
+
+# Observe mode
+
+
+def test_a_month_of_observing_plans_everything_and_writes_nothing(play: Play) -> None:
+    """Every class of case runs to its end; the bank saw reads only and no customer got a message."""
+    more = {"subscription_id": None, "customer_id": "cus_2"}
+    payments = (
+        a_payment(),
+        a_payment(payment_id="in_2", decline=LOST, **more),
+        a_payment(payment_id="in_3", decline=EXPIRED, **{**more, "customer_id": "cus_3"}, card=OLD_CARD),
+    )
+    renewed: list[tuple[datetime, Card]] = [(FAILED_AT + DAY, replace(OLD_CARD, exp_year=2030))]
+    month = play(
+        Scripted(payments, updates={"in_3": renewed}), live=False, policy=replace(Policy.default(), ending="cancel")
+    )
+    assert month.diary(names=("in_1", "in_2", "in_3")) == {
+        0: ["in_1: silent", "in_2: contacting", "in_3: silent"],
+        4: ["in_3: contacting"],
+        10: ["in_1: contacting"],
+        28: ["in_1: lost", "in_2: lost", "in_3: lost"],
+    }
+    assert month.ledger["summary"]["writes"] == 0
+    assert not month.record.writes()
+    with month.engine.connect() as db:
+        states = db.execute(select(attempts.c.state).distinct()).scalars().all()
+        planned = db.execute(select(history.c.id).where(history.c.what == "planned")).scalars().all()
+    assert states == ["observed"]
+    assert len(planned) > 20

@@ -1,0 +1,245 @@
+"""Does an event lead to the right case, once, in whatever order and number events come?"""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import pytest
+from sqlalchemy import Engine
+
+from schedules import Card, Decline, Policy
+from tests.worker.bench import Scripted, Serve
+from tests.worker.builders import (
+    DAY,
+    HOUR,
+    JSON,
+    START,
+    at_once,
+    event,
+    invoice,
+    old_invoice,
+    one,
+    opened,
+    payment,
+    sql,
+    the_case,
+    told,
+)
+from worker import inbox, sweep
+
+POLICY = Policy.default()
+
+
+def hear(engine: Engine, *values: JSON, now: datetime = START) -> None:
+    """Keep events and handle what waits."""
+    with engine.begin() as db:
+        inbox.keep(db, [inbox.parse_event(value) for value in values])
+    inbox.drain(engine, POLICY, now)
+
+
+def test_a_failed_renewal_opens_a_case(engine: Engine) -> None:
+    """Invoice, customer, subscription, amount and the instant of the failure come from the event."""
+    hear(engine, event())
+    row = the_case(engine)
+    assert (row.payment_id, row.customer_id, row.subscription_id) == ("in_1", "cus_1", "sub_1")
+    assert (row.amount_minor, row.currency, row.failed_at) == (1999, "usd", START)
+    assert one(engine, "SELECT count(*) FROM events WHERE handled_at IS NOT NULL AND tries = 1") == 1
+
+
+def test_the_old_shape_of_an_invoice_tells_card_and_codes() -> None:
+    """Before 2025-03-31 the charge stood in the invoice: what it shows is not thrown away."""
+    found = inbox.failed_payment(inbox.parse_event(event(subject=old_invoice())))
+    assert found.card == Card("fpOLDshape", "visa", "credit", "DE", 8, 2028)
+    assert found.decline == Decline("card_declined", outcome_type="issuer_declined")
+    assert found.subscription_id == "sub_1"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"customer": {"id": "cus_1", "object": "customer"}},
+        {"parent": {"subscription_details": {"subscription": {"id": "sub_1", "object": "subscription"}}}},
+    ],
+)
+def test_expanded_objects_are_read_by_their_id(engine: Engine, change: JSON) -> None:
+    """An endpoint may send objects where ids stand by default."""
+    hear(engine, event(subject=invoice(**change)))
+    row = the_case(engine)
+    assert (row.customer_id, row.subscription_id) == ("cus_1", "sub_1")
+
+
+def test_an_invoice_without_a_subscription_opens_a_case_too(engine: Engine) -> None:
+    """A one-off invoice has no parent, in either shape."""
+    hear(engine, event(subject=invoice(parent=None)), event("evt_2", subject=old_invoice(id="in_2", subscription=None)))
+    assert [the_case(engine, number).subscription_id for number in (1, 2)] == [None, None]
+
+
+def test_the_same_failure_heard_in_parallel_opens_one_case(engine: Engine) -> None:
+    """Four events about one invoice, drained by four processes at once: one case, every event handled once."""
+    with engine.begin() as db:
+        inbox.keep(db, [inbox.parse_event(event(f"evt_{n}")) for n in range(4)])
+    assert sum(at_once([lambda: inbox.drain(engine, POLICY, START)] * 4)) == 4
+    assert one(engine, "SELECT count(*) FROM cases") == 1
+    assert one(engine, "SELECT count(*) FROM events WHERE handled_at IS NOT NULL AND tries = 1") == 4
+    assert told(engine).count("opened") == 1
+
+
+def test_the_first_failure_keeps_its_date(engine: Engine) -> None:
+    """A later failure of the same invoice is news for the case, never a new beginning."""
+    hear(engine, event())
+    hear(engine, event("evt_2", created=int((START + DAY).timestamp())), now=START + DAY)
+    assert (the_case(engine).failed_at, the_case(engine).news) == (START, 1)
+
+
+@pytest.mark.parametrize("kind", ["invoice.paid", "invoice.payment_succeeded"])
+def test_a_payment_ends_the_case_at_once(engine: Engine, kind: str) -> None:
+    """Nothing is left to recover, and nothing more has to be asked."""
+    hear(engine, event())
+    hear(engine, event("evt_2", kind), now=START + HOUR)
+    row = the_case(engine)
+    assert (row.state, row.recovered_by, row.closed_at, row.due_at) == ("recovered", "customer", START + HOUR, None)
+
+
+@pytest.mark.parametrize("kind", ["invoice.voided", "invoice.marked_uncollectible"])
+def test_a_voided_invoice_is_read_before_the_case_ends(engine: Engine, kind: str) -> None:
+    """Why it was voided stands at the provider: the case is due for a reading at once."""
+    hear(engine, event())
+    hear(engine, event("evt_2", kind), now=START + HOUR)
+    row = the_case(engine)
+    assert (row.state, row.step["step"], row.due_at) == ("silent", "refresh", START + HOUR)
+
+
+def test_a_customer_who_cancels_is_not_counted_as_released(serve: Serve) -> None:
+    """The provider voids the invoice of a canceled subscription: the case ends as canceled."""
+    street = serve(Scripted(acts=[("cancel", START + HOUR)]))
+    opened(street.engine)
+    street.work(START)
+    street.hear(START + 2 * HOUR)
+    street.work(START + 2 * HOUR)
+    assert (the_case(street.engine).state, street.summary["writes"]) == ("canceled", 0)
+
+
+def test_an_ended_case_never_moves(engine: Engine) -> None:
+    """Whatever is said about it afterwards, the row stays as it was closed."""
+    hear(engine, event())
+    hear(engine, event("evt_2", "invoice.paid"), now=START + HOUR)
+    before = the_case(engine)
+    kinds = ["invoice.payment_failed", "invoice.voided", "customer.updated", "payment_method.attached", "invoice.paid"]
+    later = [
+        event(f"evt_late_{kind}", kind, {**invoice(), "id": "cus_1"} if kind == "customer.updated" else None)
+        for kind in kinds
+    ]
+    hear(engine, *later, now=START + DAY)
+    assert the_case(engine) == before
+    assert one(engine, "SELECT count(*) FROM events WHERE handled_at IS NULL") == 0
+
+
+def test_paid_before_failed_ends_recovered(serve: Serve) -> None:
+    """The events come in the wrong order: the case is opened, read, and closed, without a charge."""
+    street = serve(Scripted(acts=[("paid", START + HOUR)]))
+    now = START + 2 * HOUR
+    street.instant[0] = now
+    street.control("advance", {})
+    hear(street.engine, event("evt_2", "invoice.paid"), now=now)
+    hear(street.engine, event("evt_1"), now=now)
+    street.run()
+    assert (the_case(street.engine).state, street.summary["writes"]) == ("recovered", 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject"),
+    [
+        ("payment_method.attached", {"id": "pm_1", "customer": "cus_1"}),
+        ("payment_method.automatically_updated", {"id": "pm_1", "customer": {"id": "cus_1"}}),
+        ("customer.updated", {"id": "cus_1"}),
+        ("customer.subscription.deleted", {"id": "sub_1"}),
+        ("charge.dispute.created", {"id": "dp_1", "charge": "ch_1_0"}),
+    ],
+)
+def test_a_change_wakes_the_cases_it_concerns(engine: Engine, kind: str, subject: JSON) -> None:
+    """They are read again at once; nobody else's case is."""
+    for number in (1, 2):
+        opened(engine, payment(number))
+    sql(engine, "UPDATE cases SET refreshed_at = now(), due_at = :at, charge_id = 'ch_' || id || '_0'", at=START + DAY)
+    hear(engine, event("evt_9", kind, subject), now=START + HOUR)
+    row = the_case(engine, 1)
+    assert (row.due_at, row.step["step"], row.news) == (START + HOUR, "refresh", 1)
+    assert (the_case(engine, 2).due_at, the_case(engine, 2).news) == (START + DAY, 0)
+
+
+def test_what_our_own_key_caused_is_no_news(engine: Engine) -> None:
+    """The refusal of our own charge is known from its answer; somebody else's charge is not."""
+    hear(engine, event())
+    hear(engine, event("evt_2", request={"id": "req_1", "idempotency_key": "dunning-x-in_1-1"}))
+    assert the_case(engine).news == 0
+    hear(engine, event("evt_3", request={"id": "req_2", "idempotency_key": "shop-1"}), event("evt_4", request="req_3"))
+    assert the_case(engine).news == 2
+
+
+def test_an_event_that_cannot_be_handled_is_kept_and_holds_up_no_other(engine: Engine) -> None:
+    """It keeps its error, waits, is handled once it can be, and the events behind it are handled meanwhile."""
+    hear(engine)
+    sql(
+        engine,
+        "INSERT INTO events (id, type, payload) VALUES ('evt_0', 'invoice.payment_failed', '{\"id\": \"evt_0\"}')",
+    )
+    hear(engine, event("evt_1"))
+    [row] = sql(engine, "SELECT error, tries, handled_at, retry_at > now() AS later FROM events WHERE id = 'evt_0'")
+    assert (row.tries, row.handled_at, row.later) == (1, None, True)
+    assert row.error.startswith("BadEvent: event without")
+    assert the_case(engine).payment_id == "in_1"
+    assert inbox.drain(engine, POLICY, START) == 0
+    mended = event("evt_0", subject=invoice(id="in_2", customer="cus_2"))
+    sql(
+        engine,
+        "UPDATE events SET retry_at = now() - interval '1 s', payload = CAST(:p AS jsonb) WHERE id = 'evt_0'",
+        p=json.dumps(mended),
+    )
+    assert inbox.drain(engine, POLICY, START) == 1
+    assert the_case(engine, 2).payment_id == "in_2"
+    assert one(engine, "SELECT error FROM events WHERE id = 'evt_0'") is None
+
+
+def test_an_event_that_never_can_be_handled_is_given_up(engine: Engine) -> None:
+    """After five tries it stays for a person, with its error, and does not count as waiting."""
+    sql(engine, "INSERT INTO events (id, type, payload) VALUES ('evt_0', 'invoice.payment_failed', '{}')")
+    tries = 0
+    while inbox.drain(engine, POLICY, START):
+        tries += 1
+        sql(engine, "UPDATE events SET retry_at = now() - interval '1 s'")
+    assert tries == 5
+    with engine.connect() as db:
+        assert inbox.waiting(db) == 0
+    assert one(engine, "SELECT error FROM events") is not None
+
+
+def test_a_failing_handler_leaves_nothing_half_done(engine: Engine) -> None:
+    """What the handler had written before it failed is taken back; only the event remembers."""
+    charge = {**old_invoice()["charge"], "failure_code": ["a code is no list"]}  # noticed only when the case is planned
+    odd = event(subject=old_invoice(charge=charge))
+    with engine.begin() as db:
+        inbox.keep(db, [inbox.Event("evt_1", "invoice.payment_failed", None, START, odd)])
+    inbox.drain(engine, POLICY, START)
+    counted = [one(engine, f"SELECT count(*) FROM {table}") for table in ("cases", "history", "outbox")]  # noqa: S608
+    assert counted == [0, 0, 0]
+    assert one(engine, "SELECT error FROM events") is not None
+
+
+def test_the_account_of_a_connected_merchant_is_kept(engine: Engine) -> None:
+    """Later requests about the case go to the account the event came from."""
+    hear(engine, event(account="acct_7"))
+    assert the_case(engine).account == "acct_7"
+
+
+def test_one_tick_leads_from_an_event_to_a_hint(serve: Serve) -> None:
+    """Events are handled first, then what is due is claimed once; the next tick finds nothing new."""
+    street = serve()
+    with street.engine.begin() as db:
+        inbox.keep(db, [inbox.parse_event(event())])
+    sent: list[tuple[str, int, str]] = []
+    found = sweep.tick(street.desk(START), lambda *hint: sent.append(hint))
+    assert found == sweep.Swept(events=1, cases=1, messages=0)
+    assert [(task, number) for task, number, _ in sent] == [("dunning.work", 1)]
+    assert str(the_case(street.engine).lease_token) == sent[0][2]
+    assert sweep.tick(street.desk(START), lambda *hint: sent.append(hint)) == sweep.Swept(0, 0, 0)

@@ -1,0 +1,123 @@
+"""How does a practice look? Live on a terminal, plain lines elsewhere, and a summary at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy import Engine
+
+from worker.models import OUTCOMES
+from worker.notices import money
+from worker.report import MEANS, Report, make_report
+
+TITLES = {
+    "card_update": "card update",
+    "silent_retry": "silent retry",
+    "after_contact": "after contact",
+    "customer": "by the customer",
+}
+
+
+@contextmanager
+def view(engine: Engine, payments: int, *, quiet: bool) -> Iterator[Callable[[datetime], None]]:
+    """Show how it goes: a live table on a terminal, a line every few days elsewhere, nothing with --json."""
+    console = Console()
+    if quiet:
+        yield lambda _now: None
+    elif console.is_terminal:
+        with Live(console=console, refresh_per_second=8, transient=True) as live:
+            yield _seldom(0.15, lambda now: live.update(_picture(engine, payments, now)))
+    else:
+        yield _every(timedelta(days=3), lambda now: print(_line(engine, now), flush=True))  # noqa: T201 - plain output
+
+
+def _seldom(seconds: float, show: Callable[[datetime], None]) -> Callable[[datetime], None]:
+    last = [0.0]
+
+    def look(now: datetime) -> None:
+        if time.monotonic() - last[0] > seconds:
+            show(now)
+            last[0] = time.monotonic()
+
+    return look
+
+
+def _every(gap: timedelta, show: Callable[[datetime], None]) -> Callable[[datetime], None]:
+    last: list[datetime] = []
+
+    def look(now: datetime) -> None:
+        if not last or now - last[-1] >= gap:
+            show(now)
+            last[:] = [now]
+
+    return look
+
+
+def _report(engine: Engine) -> Report:
+    with engine.connect() as db:
+        return make_report(db)
+
+
+def _line(engine: Engine, now: datetime) -> str:
+    report = _report(engine)
+    states = ", ".join(f"{name} {count}" for name, count in sorted(report.states.items()))
+    return f"{now:%Y-%m-%d}  {report.attempts} charges, {report.notices} notices; {states}"
+
+
+def _picture(engine: Engine, payments: int, now: datetime) -> Group:
+    report = _report(engine)
+    states = Table("state", "cases", "", box=None, pad_edge=False)
+    for name in ("silent", "contacting", *OUTCOMES):
+        count = report.states.get(name, 0)
+        states.add_row(name, str(count), Text("█" * round(40 * count / payments), style=_colour(name)))
+    back = ", ".join(_amounts(report, MEANS)) or "nothing yet"
+    head = Text(f"{now:%A %d %B %Y %H:%M} UTC", style="bold")
+    return Group(
+        head, states, Text(f"money back: {back}"), Text(f"{report.attempts} charges, {report.notices} notices")
+    )
+
+
+def _colour(state: str) -> str:
+    return {"recovered": "green", "lost": "red", "contacting": "yellow", "silent": "blue"}.get(state, "white")
+
+
+def _amounts(report: Report, means: tuple[str, ...], most: int = 4) -> list[str]:
+    """Return what came back by some means, the currencies with most cases' money first, each in its own units."""
+    sums = {c: sum(value[name] for name in means) for c, value in report.value.items()}
+    told = [money(amount, c) for c, amount in sorted(sums.items(), key=lambda one: -one[1]) if amount]
+    return [*told[:most], f"{len(told) - most} currencies more"] if len(told) > most else told
+
+
+def tell(report: Report, bank: dict[str, Any], seconds: float) -> None:
+    """Print the summary, and the checks as the bank's ledger answers them."""
+    table = Table("came back by", "cases", "share", "value", box=None, pad_edge=False)
+    for name in MEANS:
+        count = report.recovered[name]
+        table.add_row(TITLES[name], str(count), f"{count / report.cases:.1%}", ", ".join(_amounts(report, (name,))))
+    won = report.recovered_count
+    table.add_row("all", str(won), f"{won / report.cases:.1%}", ", ".join(_amounts(report, MEANS)), style="bold")
+    console = Console()
+    console.print(table)
+    ratios = report.as_json()
+    console.print(
+        f"{report.cases} failed payments: {ratios['attempts_per_recovery']} charges per recovery, "
+        f"{ratios['notices_per_case']} notices per case, median {report.median_days} days; {seconds:.0f} s"
+    )
+    own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
+    console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False)
+    console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False)
+    if unfinished := report.unfinished:
+        console.print(_verdict("cases not finished", unfinished), highlight=False)
+
+
+def _verdict(what: str, count: int) -> str:
+    mark = "[green]ok[/]" if count == 0 else "[red]BROKEN[/]"
+    return f"{mark}  {what}, in the bank's ledger: {count}"
