@@ -1,6 +1,7 @@
 """When to retry, when to speak and when to stop: pure functions over frozen values."""
 
-from schedules.decide import next_step, plan_ahead
+from schedules.ahead import plan_ahead
+from schedules.decide import next_step
 from schedules.facts import Card, Decline, Facts, FailedPayment, PastAttempt
 from schedules.policy import Policy, PolicyError
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait

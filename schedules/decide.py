@@ -7,21 +7,20 @@ and asking again at the planned instant with the same facts gives the same step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 
 from schedules.budgets import free_from
 from schedules.declines import DeclineClass, Verdict, classify
-from schedules.facts import Facts, FailedPayment, PastAttempt, hours, utc
+from schedules.facts import Facts, hours, utc
 from schedules.hours import Window, next_open
 from schedules.places import COUNTRY_OF_ZONE, Place, place_of
 from schedules.policy import Policy
-from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
+from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait, utc_text
 
 OUTCOMES = {"paid": "recovered", "canceled": "canceled", "voided": "released", "disputed": "released", "lapsed": "lost"}
 RETRIED = (DeclineClass.RETRY_LATER, DeclineClass.RETRY_SOON)
-MOST_STEPS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class _Case:
 
     def ever(self, cause: str) -> bool:
         """Whether any refusal of the case had this cause: some bind every card of the customer."""
-        return any(classify(r.decline, r.card.brand).cause == cause for r in _refusals(self.facts))
+        return any(classify(r.decline, r.card.brand).cause == cause for r in self.facts.refusals)
 
 
 def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
@@ -58,47 +57,9 @@ def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
 
     Raises ``ValueError`` when ``now`` has no time zone.
     """
-    refused = _refusal(facts)
+    refused = facts.refusal
     case = _Case(facts, policy, utc(now), classify(refused.decline, refused.card.brand))
     return _ended(case) or _refresh(case) or _over(case) or _earliest(case)
-
-
-def plan_ahead(payment: FailedPayment, policy: Policy, now: datetime) -> tuple[Step, ...]:
-    """Return every step of the case up to its close, if each charge is declined again in the same way."""
-    facts = Facts(payment=payment, card=payment.card, uses=(payment.failed_at,))
-    steps: list[Step] = []
-    while not steps or not isinstance(steps[-1], Close):
-        if len(steps) > MOST_STEPS:
-            msg = f"no end after {MOST_STEPS} steps for {payment.payment_id}"
-            raise RuntimeError(msg)
-        step = next_step(facts, policy, now)
-        facts, now = _declined_again(facts, step), step.at
-        steps.append(step)
-    return tuple(steps)
-
-
-def _declined_again(facts: Facts, step: Step) -> Facts:
-    match step:
-        case Refresh():
-            return replace(facts, refreshed_at=step.at)
-        case Charge():
-            attempt = PastAttempt(step.attempt, step.at, facts.card, _refusal(facts).decline)
-            return replace(facts, attempts=(*facts.attempts, attempt), uses=(*facts.uses, step.at))
-        case Contact():
-            contacts = (*facts.customer_contacts, step.at)
-            return replace(facts, contacted=(*facts.contacted, step.at), customer_contacts=contacts)
-        case _:
-            return facts
-
-
-def _refusals(facts: Facts) -> tuple[FailedPayment | PastAttempt, ...]:
-    return (facts.payment, *facts.attempts)
-
-
-def _refusal(facts: Facts) -> FailedPayment | PastAttempt:
-    """Return the latest refusal of the stored credential, be it the renewal's, else the latest of the case."""
-    mine = [refused for refused in _refusals(facts) if refused.card.credential == facts.card.credential]
-    return (mine or _refusals(facts))[-1]
 
 
 def _ended(case: _Case) -> Step | None:
@@ -134,26 +95,28 @@ def _earliest(case: _Case) -> Step:
         return Close(case.now, "released", (*case.why, "merchant_fix: a person of the merchant has to look"))
     if case.ever("deceased"):
         return Close(case.now, "released", (*case.why, "deceased: no charge and no contact"))
-    charge = _charge(case)
-    steps = [charge, _look_again(case, charge), _contact(case, charge)]
+    charge, ruled_out = _charge(case)
+    steps = [charge, _look_again(case, charge), _contact(case, charge, ruled_out)]
     possible = [step for step in steps if step is not None and step.at < case.deadline]
-    nothing = Close(case.deadline, _ending(case), (*case.why, "deadline: nothing is left before it"))
-    return min(possible, key=lambda step: step.at, default=nothing)
+    why = (*case.why, *ruled_out, "deadline: nothing is left before it")
+    return min(possible, key=lambda step: step.at, default=Close(case.deadline, _ending(case), why))
 
 
-def _charge(case: _Case) -> Charge | None:
-    """Return the next charge that every rule admits, or None when none is admitted before the deadline."""
-    number = len(case.facts.attempts) + 1
-    if case.ever("consent") or place_of(case.facts.card.country, None).country in case.policy.excluded_countries:
-        return None
+def _charge(case: _Case) -> tuple[Charge | None, tuple[str, ...]]:
+    """Return the next charge that every rule admits; or none before the deadline, and which rules have ruled it out."""
+    country = place_of(case.facts.card.country, None).country
+    if case.ever("consent"):
+        return None, ("ruled_out: consent was withdrawn, no card is charged",)
+    if country in case.policy.excluded_countries:
+        return None, (f"ruled_out: cards of {country} are not charged again",)
     if case.facts.fresh_card or _entered(case):
-        earliest, name, why = case.read, "new_credential", "new_credential: one charge on a changed card"
-    elif _retries_left(case):
-        earliest, name, why = _backoff(case), _window_name(case), _backoff_reason(case)
-    else:
-        return None
-    at, moves = _admit(case, earliest, None if _entered(case) else case.policy.windows[name], name)
-    return Charge(at, number, (*case.why, why, *moves)) if at is not None and at < case.deadline else None
+        return _admit(case, case.read, "new_credential", "new_credential: one charge on a changed card")
+    if case.verdict.decline_class not in RETRIED:
+        return None, (f"ruled_out: {case.verdict.decline_class} is not charged again on this card",)
+    limit = min(case.verdict.retry_limit, case.policy.max_attempts)
+    if case.facts.retries >= limit:
+        return None, (f"ruled_out: {case.facts.retries} of {limit} retries on this card are used",)
+    return _admit(case, _backoff(case), _window_name(case), _backoff_reason(case))
 
 
 def _entered(case: _Case) -> bool:
@@ -163,14 +126,9 @@ def _entered(case: _Case) -> bool:
     return entered is not None and entered > case.facts.last_failure and renewed
 
 
-def _retries_left(case: _Case) -> bool:
-    limit = min(case.verdict.retry_limit, case.policy.max_attempts)
-    return case.verdict.decline_class in RETRIED and len(case.facts.tried) < limit
-
-
 def _gap(case: _Case) -> timedelta:
     gaps = case.policy.gaps_hours[case.verdict.decline_class]
-    return max(case.verdict.wait, hours(gaps[min(len(case.facts.tried), len(gaps) - 1)]))
+    return max(case.verdict.wait, hours(gaps[min(case.facts.retries, len(gaps) - 1)]))
 
 
 def _backoff(case: _Case) -> datetime:
@@ -188,22 +146,18 @@ def _window_name(case: _Case) -> str:
     return case.verdict.cause if case.verdict.cause in ("funds", "limit") else "unexplained"
 
 
-def _admit(case: _Case, at: datetime, window: Window | None, name: str) -> tuple[datetime | None, list[str]]:
-    """Move ``at`` forward until budget and window both admit it; the moves are told as reasons."""
-    moves: list[str] = []
+def _admit(case: _Case, at: datetime, name: str, why: str) -> tuple[Charge | None, tuple[str, ...]]:
+    """Move ``at`` forward until budget and window admit it. Later never spends more budget: one pass is enough."""
     place = place_of(case.facts.card.country, case.facts.payment.time_zone)
-    limits = case.policy.budgets.get((case.facts.card.brand or "").lower(), ())
-    for _ in range(MOST_STEPS):
-        free = free_from(at, case.facts.uses, limits)
-        opened = max(free, case.now) if window is None else _slot(case, free, window, place, "window")
-        moves += [f"budget: spent until {free.isoformat()}"] if free > at else []
-        if opened is None or opened >= case.deadline:
-            return None, moves
-        moves += [f"window: {name} is closed until then in {_names(place)}"] if opened > max(free, case.now) else []
-        if opened == at:
-            return at, moves
-        at = opened
-    return None, moves
+    free = free_from(at, case.facts.uses, case.policy.budgets.get((case.facts.card.brand or "").lower(), ()))
+    told = (f"budget: spent until {utc_text(free)}",) if free > at else ()
+    earliest = max(free, case.now)
+    opened = earliest if _entered(case) else _slot(case, free, case.policy.windows[name], place, "window")
+    if opened is None or opened >= case.deadline:
+        return None, (*told, f"ruled_out: {name} admits no charge before the deadline")
+    if opened > earliest:
+        told = (*told, f"window: {name} is closed until then in {_names(place)}")
+    return Charge(opened, len(case.facts.attempts) + 1, (*case.why, why, *told)), ()
 
 
 def _slot(case: _Case, at: datetime, window: Window, place: Place, purpose: str) -> datetime | None:
@@ -213,7 +167,7 @@ def _slot(case: _Case, at: datetime, window: Window, place: Place, purpose: str)
     return next_open(case.now, window, place, _fraction(case, purpose)) if late else planned
 
 
-def _contact(case: _Case, charge: Charge | None) -> Contact | None:
+def _contact(case: _Case, charge: Charge | None, ruled_out: tuple[str, ...]) -> Contact | None:
     """Return the next notice of the ladder, or None while silence can still help."""
     number = len(case.facts.contacted)
     trying = charge is not None and (case.facts.fresh_card or _entered(case))
@@ -228,7 +182,7 @@ def _contact(case: _Case, charge: Charge | None) -> Contact | None:
     # The customer's own zone, wherever the card is from; without one, the hours of the card's whole country.
     place = place_of(None if payment.time_zone in COUNTRY_OF_ZONE else case.facts.card.country, payment.time_zone)
     at = _slot(case, max((since, *cooled)), case.policy.windows["contact"], place, "contact")
-    return Contact(at, rung.notice, (*case.why, why)) if at is not None else None
+    return Contact(at, rung.notice, (*case.why, *ruled_out, why)) if at is not None else None
 
 
 def _silence_ends(case: _Case, charge: Charge | None) -> tuple[datetime, str]:

@@ -25,10 +25,11 @@ class Card:
     exp_month: int | None = None
     exp_year: int | None = None
 
-    @property
-    def credential(self) -> tuple[str | None, int | None, int | None]:
-        """What makes it a new credential when it changes: the number or the expiry."""
-        return (self.fingerprint, self.exp_month, self.exp_year)
+    def differs(self, other: Card) -> bool:
+        """Whether this is another credential: the number or the expiry changed. What is not known did not change."""
+        mine = (self.fingerprint, self.exp_month, self.exp_year)
+        theirs = (other.fingerprint, other.exp_month, other.exp_year)
+        return any(None not in pair and pair[0] != pair[1] for pair in zip(mine, theirs, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,21 +106,29 @@ class Facts:
         return self.attempts[-1].at if self.attempts else self.payment.failed_at
 
     @property
-    def tried(self) -> tuple[PastAttempt, ...]:
-        """The attempts made with the credential that is stored now."""
-        return tuple(a for a in self.attempts if a.card.credential == self.card.credential)
+    def refusals(self) -> tuple[FailedPayment | PastAttempt, ...]:
+        """Every refusal of the case in order: the renewal's, then those of the attempts."""
+        return (self.payment, *self.attempts)
+
+    @property
+    def refused(self) -> tuple[FailedPayment | PastAttempt, ...]:
+        """The refusals of the credential that is stored now; the first is no retry of it."""
+        return tuple(each for each in self.refusals if not each.card.differs(self.card))
 
     @property
     def fresh_card(self) -> bool:
-        """No bank has refused the stored credential yet: it differs from the one that failed."""
-        return self.card.credential != self.payment.card.credential and not self.tried
+        """No bank has refused the stored credential yet: it differs from all that failed."""
+        return not self.refused
 
     @property
-    def refusal(self) -> tuple[Card, Decline]:
-        """The latest refusal of the stored credential, else the latest of the case, with the card refused."""
-        latest = (self.tried or self.attempts)[-1:]
-        refused = latest[0] if latest else self.payment
-        return refused.card, refused.decline
+    def retries(self) -> int:
+        """How many charges of the stored credential were repetitions of one that it had failed before."""
+        return max(len(self.refused) - 1, 0)
+
+    @property
+    def refusal(self) -> FailedPayment | PastAttempt:
+        """The latest refusal of the stored credential, else the latest of the case."""
+        return (self.refused or self.refusals)[-1]
 
 
 def utc(instant: datetime) -> datetime:

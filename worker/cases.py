@@ -190,8 +190,8 @@ def post(db: Connection, row: Row[Any], kind: str, name: str, at: datetime) -> N
     db.execute(upsert(outbox).values(message).on_conflict_do_nothing())
 
 
-def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, now: datetime) -> None:
-    """Write down what the provider showed, and the fuller evidence of the latest refusal.
+def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, now: datetime) -> Row[Any]:
+    """Write down what the provider showed, and the fuller evidence of the latest refusal; return the row as it is now.
 
     ``news`` is the row's count of events when the provider was asked: what came later asks for another reading.
     """
@@ -210,9 +210,9 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
     }
     if reading.decline is not None and (reading.charge_id != row.charge_id or row.refreshed_at is None):
         found |= _evidence(db, row, reading)
-    db.execute(update(cases).where(cases.c.id == row.id).values(**found))
     if card != row.card:
         record(db, row.id, now, "card_read" if row.refreshed_at is None else "card_changed", {"by_hand": by_hand})
+    return db.execute(update(cases).where(cases.c.id == row.id).values(**found).returning(cases)).one()
 
 
 def _evidence(db: Connection, row: Row[Any], reading: Reading) -> dict[str, Any]:
@@ -229,8 +229,8 @@ def _evidence(db: Connection, row: Row[Any], reading: Reading) -> dict[str, Any]
 
 def look_again(db: Connection, row: Row[Any], policy: Policy, now: datetime, **news: Any) -> None:
     """An event says that something about this case changed: read the provider again before anything else."""
-    db.execute(update(cases).where(cases.c.id == row.id).values(news=cases.c.news + 1, **news))
-    plan(db, lock(db, row.id), policy, now)
+    told = update(cases).where(cases.c.id == row.id).values(news=cases.c.news + 1, **news)
+    plan(db, db.execute(told.returning(cases)).one(), policy, now)
 
 
 def claim_due(db: Connection, now: datetime, limit: int, lease_seconds: float) -> list[tuple[int, str]]:

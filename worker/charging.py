@@ -6,16 +6,16 @@ reading first; only then, and only while the key is young, is the same request s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
-from schedules import Charge, Close, Contact, Policy, Refresh, Step, Wait
+from schedules import Charge, Close, Contact, Decline, Policy, Refresh, Step, Wait
 from worker.cases import LeaseLost, let_go, lock, plan, post, record, store_reading, take_over, unresolved
-from worker.models import MACHINE_NOW, attempts, cases, install
+from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, install
 from worker.stripe_gateway import Declined, NotNow, Outcome, Paid, Processing, StripeGateway, Unknown
 
 if TYPE_CHECKING:
@@ -41,12 +41,19 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A case under our lease; ``news`` counts the events that had come when it was last looked at."""
+    """A case under our lease."""
 
     case_id: int
     token: UUID
     payment_id: str
     account: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A step whose instant has come; ``news`` counts the events that were known when it was decided."""
+
+    step: Step
     news: int
 
 
@@ -56,9 +63,11 @@ def work(desk: Desk, case_id: int, hint: UUID) -> bool:
     if held is None:
         return False
     try:
+        due = _first(desk, held)
         for _ in range(MOST_STEPS):
-            if not _one_step(desk, held):
+            if due is None:
                 break
+            due = _act(desk, held, due)
     except LeaseLost:
         return False
     except Exception:
@@ -74,7 +83,7 @@ def _claim(desk: Desk, case_id: int, hint: UUID) -> Held | None:
         if token is None:
             return None
         row = lock(db, case_id, token)
-        return Held(case_id, token, row.payment_id, row.account, row.news)
+        return Held(case_id, token, row.payment_id, row.account)
 
 
 def _give_back(desk: Desk, held: Held, not_before: datetime | None = None) -> None:
@@ -82,77 +91,74 @@ def _give_back(desk: Desk, held: Held, not_before: datetime | None = None) -> No
         let_go(db, held.case_id, held.token, not_before)
 
 
-def _one_step(desk: Desk, held: Held) -> bool:
-    """Do the one thing that is due; False when nothing more is due now."""
+def _first(desk: Desk, held: Held) -> Due | None:
+    """Return what is due; an attempt with an unknown outcome is settled before anything else is decided."""
     with desk.engine.begin() as db:
         row = lock(db, held.case_id, held.token)
+        if row.due_at > desk.now:
+            return None
         attempt = unresolved(db, held.case_id)
-        step = None if attempt is not None or row.due_at > desk.now else plan(db, row, desk.policy, desk.now)
-    if attempt is not None:
-        return _reconcile(desk, held, attempt) if row.due_at <= desk.now else False
-    if step is None or step.at > desk.now:
-        return False
-    return _act(desk, replace(held, news=row.news), step)
+        if attempt is None:
+            return _next(db, row, desk)
+    return _reconcile(desk, held, attempt)
 
 
-def _act(desk: Desk, held: Held, step: Step) -> bool:
-    match step:
+def _next(db: Connection, row: Row[Any], desk: Desk) -> Due | None:
+    """Decide what comes next and write it down; return it when it is due at once."""
+    step = plan(db, row, desk.policy, desk.now)
+    return None if step.at > desk.now or isinstance(step, Close) else Due(step, row.news)
+
+
+def _act(desk: Desk, held: Held, due: Due) -> Due | None:
+    match due.step:
         case Refresh():
-            return _settle_reading(desk, held, desk.gateway.read(held.payment_id, held.account))
+            return _refresh(desk, held, due)
         case Charge():
-            return _charge(desk, held, step)
+            return _charge(desk, held, due, due.step)
         case Contact():
-            return _speak(desk, held, step)
+            return _speak(desk, held, due.step)
         case Wait() | Close():  # planning has written the one down and carried the other out
-            return False
-    assert_never(step)
+            return None
+    assert_never(due.step)
 
 
-def _settle_reading(desk: Desk, held: Held, reading: Reading) -> bool:
+def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
+    reading = desk.gateway.read(held.payment_id, held.account)
     with desk.engine.begin() as db:
-        row = lock(db, held.case_id, held.token)
-        store_reading(db, row, reading, held.news, desk.now)
-        return _plan_again(db, held, desk)
+        row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
+        return _next(db, row, desk)
 
 
-def _plan_again(db: Connection, held: Held, desk: Desk) -> bool:
-    """Decide what comes next; say whether there is more to do at once."""
-    step = plan(db, lock(db, held.case_id), desk.policy, desk.now)
-    return step.at <= desk.now and not isinstance(step, Close)
-
-
-def _speak(desk: Desk, held: Held, step: Contact) -> bool:
+def _speak(desk: Desk, held: Held, step: Contact) -> Due | None:
     with desk.engine.begin() as db:
         row = lock(db, held.case_id, held.token)
         post(db, row, "notice", step.notice, desk.now)
-        return _plan_again(db, held, desk)
+        return _next(db, row, desk)
 
 
-def _charge(desk: Desk, held: Held, step: Charge) -> bool:
+def _charge(desk: Desk, held: Held, due: Due, step: Charge) -> Due | None:
     """Read first; write the attempt down; call; settle."""
     reading = desk.gateway.read(held.payment_id, held.account)
     with desk.engine.begin() as db:
-        row = lock(db, held.case_id, held.token)
-        store_reading(db, row, reading, held.news, desk.now)
-        row = lock(db, held.case_id, held.token)
+        row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         _one_at_a_time_per_card(db, row.card["fingerprint"])
-        again = plan(db, row, desk.policy, desk.now)
-        if again != step or reading.in_flight or reading.retried_by_provider:
-            return _not_ours(db, held, desk, reading)
+        again = _next(db, row, desk)
+        if again is None or again.step != step:
+            return again
+        if reading.in_flight or reading.retried_by_provider:
+            _hold_back(db, held, desk, reading)
+            return None
         attempt = _write_down(db, row, step, desk)
-    if attempt.state == "observed":
-        return True
+        if attempt.state == "observed":
+            return _next(db, row, desk)
     return _settle(desk, held, attempt, desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account))
 
 
-def _not_ours(db: Connection, held: Held, desk: Desk, reading: Reading) -> bool:
-    """The facts changed under us: go on with the new plan, or wait while somebody else's charge is under way."""
-    if reading.in_flight or reading.retried_by_provider:
-        why = "a payment is in flight" if reading.in_flight else "the provider retries this invoice by itself"
-        record(db, held.case_id, desk.now, "held_back", {"why": why})
-        _postpone(db, held, desk.now + SECOND_READ)
-        return False
-    return True
+def _hold_back(db: Connection, held: Held, desk: Desk, reading: Reading) -> None:
+    """Somebody else's charge is under way, or will be: look again in an hour."""
+    why = "a payment is in flight" if reading.in_flight else "the provider retries this invoice by itself"
+    record(db, held.case_id, desk.now, "held_back", {"why": why})
+    _postpone(db, held, desk.now + SECOND_READ)
 
 
 def _postpone(db: Connection, held: Held, until: datetime) -> None:
@@ -190,19 +196,22 @@ def _write_down(db: Connection, row: Row[Any], step: Charge, desk: Desk) -> Row[
     return db.execute(insert(attempts).values(values).returning(attempts)).one()
 
 
-def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> bool:
+def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> Due | None:
     """Record what the provider answered, and decide what comes next."""
+    told = _as_attempt(outcome)
+    if told["state"] not in UNRESOLVED:
+        told["settled_at"] = MACHINE_NOW
     with desk.engine.begin() as db:
         row = lock(db, held.case_id, held.token)
-        told = _as_attempt(outcome)
-        if told["state"] not in ("unknown", "processing"):
-            told["settled_at"] = MACHINE_NOW
         db.execute(update(attempts).where(attempts.c.id == attempt.id).values(**told))
         if isinstance(outcome, Paid):
-            db.execute(update(cases).where(cases.c.id == row.id).values(ended="paid"))
+            row = db.execute(update(cases).where(cases.c.id == row.id).values(ended="paid").returning(cases)).one()
         record(db, row.id, desk.now, "charged", {"attempt": attempt.number, **_told(told)})
-        due = _plan_again(db, held, desk)
-        return _when_next(db, held, desk, outcome) and due
+        due, pause = _next(db, row, desk), _pause(db, held, outcome)
+        if pause is None:
+            return due
+        _postpone(db, held, desk.now + pause)
+    return None
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
@@ -224,27 +233,26 @@ def _as_attempt(outcome: Outcome) -> dict[str, Any]:
     assert_never(outcome)
 
 
-def _when_next(db: Connection, held: Held, desk: Desk, outcome: Outcome) -> bool:
+def _pause(db: Connection, held: Held, outcome: Outcome) -> timedelta | None:
     """A refusal of the network or the provider uses no attempt: the same step comes again in minutes to hours."""
-    match outcome:
-        case Unknown() | Processing():
-            _postpone(db, held, desk.now + ASK_AGAIN)
-        case NotNow():
-            failed = attempts.c.case_id == held.case_id, attempts.c.state == "not_executed"
-            times = db.execute(select(func.count()).select_from(attempts).where(*failed)).scalar_one()
-            _postpone(db, held, desk.now + timedelta(minutes=min(2**times, 1440)))
-        case _:
-            return True
-    return False
+    if isinstance(outcome, Unknown | Processing):
+        return ASK_AGAIN
+    if not isinstance(outcome, NotNow):
+        return None
+    failed = attempts.c.case_id == held.case_id, attempts.c.state == "not_executed"
+    times = db.execute(select(func.count()).select_from(attempts).where(*failed)).scalar_one()
+    return timedelta(minutes=min(2**times, 1440))
 
 
-def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
+def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> Due | None:
     """Find out what became of an attempt: read; then the same key while it is young; never a blind charge."""
     reading = desk.gateway.read(held.payment_id, held.account)
     with desk.engine.connect() as db:
         age = db.execute(select(MACHINE_NOW)).scalar_one() - attempt.sent_at
     if reading.ended == "paid":
         outcome: Outcome = Paid()
+    elif reading.waits_for_customer:
+        outcome = Declined(Decline(code="authentication_required"), reading.charge_id)
     elif reading.in_flight:
         outcome = Processing()
     elif reading.charge_id != attempt.charge_before and reading.decline is not None:
@@ -256,7 +264,7 @@ def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
     return _settle(desk, held, attempt, outcome)
 
 
-def _key_too_old(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
+def _key_too_old(desk: Desk, held: Held, attempt: Row[Any]) -> Due | None:
     """Never post an old key: two readings an hour apart without a charge say that it was not executed."""
     if attempt.read_at is not None and desk.now - attempt.read_at >= SECOND_READ:
         return _settle(desk, held, attempt, NotNow("no charge in two readings an hour apart"))
@@ -265,4 +273,4 @@ def _key_too_old(desk: Desk, held: Held, attempt: Row[Any]) -> bool:
         first = func.coalesce(attempts.c.read_at, desk.now)
         db.execute(update(attempts).where(attempts.c.id == attempt.id).values(read_at=first))
         _postpone(db, held, desk.now + SECOND_READ)
-    return False
+    return None

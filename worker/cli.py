@@ -322,13 +322,27 @@ def web(host: str, port: int, port_file: Path | None) -> None:
 
     from worker.web.webhooks import serve
 
-    with installation(), socket.create_server((host, port), backlog=512) as listener:
+    with installation(), _listen(host, port) as listener:
         if port_file is not None:
             part = port_file.with_suffix(".part")
             part.write_text(str(listener.getsockname()[1]), encoding="ascii")
             part.replace(port_file)
         logs.log.info("listening", host=host, port=listener.getsockname()[1])
         uvicorn.Server(uvicorn.Config(serve(), log_config=None, access_log=False)).run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a listening socket. asyncio turns Nagle's delay of 40 ms off only where the protocol is named."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(512)
+    except OSError as error:
+        msg = f"cannot listen on {host}:{port}: {error.strerror}"
+        raise click.ClickException(msg) from None
+    return listener
 
 
 @main.command()

@@ -34,6 +34,7 @@ class Reading:
     decline: Decline | None
     charge_id: str | None
     in_flight: bool
+    waits_for_customer: bool
     retried_by_provider: bool
     email: str | None
     link: str | None
@@ -147,6 +148,7 @@ def _reading(invoice: dict[str, Any], intent: dict[str, Any]) -> Reading:
         decline=_refusal(invoice, intent, charge, method),
         charge_id=charge.get("id"),
         in_flight=intent.get("status") in IN_FLIGHT,
+        waits_for_customer=intent.get("status") == "requires_action",
         retried_by_provider=invoice.get("next_payment_attempt") is not None,
         email=customer.get("email") or invoice.get("customer_email"),
         link=invoice.get("hosted_invoice_url"),

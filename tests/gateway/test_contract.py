@@ -96,6 +96,7 @@ def test_a_reading_shows_the_open_invoice_its_card_and_the_whole_evidence(bank_o
         decline=as_read(FULL),
         charge_id="ch_1_0",
         in_flight=False,
+        waits_for_customer=False,
         retried_by_provider=False,
         email=reading.email,
         link="https://invoice.stripe.example/i/1",

@@ -139,6 +139,7 @@ EXPECTED = Reading(
     decline=DECLINE,
     charge_id="ch_1PgafuB7WZ01zgkWXYmPNZs8",
     in_flight=False,
+    waits_for_customer=False,
     retried_by_provider=False,
     email="someone@customer.example",
     link="https://invoice.stripe.example/i/1",

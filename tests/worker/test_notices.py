@@ -283,6 +283,7 @@ def reading(**changes: Any) -> Reading:
         card=failed.card,
         charged=failed.card,
         in_flight=False,
+        waits_for_customer=False,
         retried_by_provider=False,
         email="ada@customer.example",
         link="https://invoice.stripe.example/i/1",

@@ -163,7 +163,7 @@ class Books:
     def _method_for(self, customer: Customer, payment: FailedPayment, tail: str) -> Method:
         """The first card is the customer's default; another one belongs to its own subscription."""
         for stored in (self.methods[name] for name in customer.methods):
-            if stored.card.credential == payment.card.credential:
+            if not stored.card.differs(payment.card):
                 return stored
         method = Method(f"pm_{tail}_0", customer.id, payment.payment_id, payment.card, customer.created)
         self._store(customer, method)
