@@ -93,7 +93,7 @@ def _amounts(report: Report, means: tuple[str, ...], most: int = 4) -> list[str]
     """Return what came back by some means, the currencies with most cases' money first, each in its own units."""
     sums = {c: sum(value[name] for name in means) for c, value in report.value.items()}
     told = [money(amount, c) for c, amount in sorted(sums.items(), key=lambda one: -one[1]) if amount]
-    return [*told[:most], f"{len(told) - most} currencies more"] if len(told) > most else told
+    return [*told[:most], f"{len(told) - most} more"] if len(told) > most else told
 
 
 def tell(report: Report, bank: dict[str, Any], seconds: float) -> None:

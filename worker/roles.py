@@ -92,9 +92,14 @@ def stop_with_parent() -> None:
 
 
 def stop_on_signals() -> None:
-    """Let SIGTERM end this process the way Ctrl-C does, so that every context is left."""
+    """Let SIGTERM end this process the way Ctrl-C does, so that every context is left.
+
+    Ctrl-C too is asked for by name: a process started in the background of a script inherits that it is ignored, while
+    the roles below it would listen.
+    """
 
     def interrupt(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, interrupt)
