@@ -16,7 +16,17 @@ from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 from schedules import Charge, Close, Contact, Decline, Policy, Refresh, Step, Wait
 from worker.cases import LeaseLost, let_go, lock, plan, post, record, store_reading, take_over, unresolved
 from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, install
-from worker.stripe_gateway import Declined, NotNow, Outcome, Paid, Processing, StripeGateway, Unknown
+from worker.stripe_gateway import (
+    Declined,
+    GatewayError,
+    NotNow,
+    Outcome,
+    Paid,
+    Processing,
+    Refused,
+    StripeGateway,
+    Unknown,
+)
 
 if TYPE_CHECKING:
     from worker.readings import Reading
@@ -70,8 +80,12 @@ def work(desk: Desk, case_id: int, hint: UUID) -> bool:
             due = _act(desk, held, due)
     except LeaseLost:
         return False
-    except Exception:
-        _give_back(desk, held, desk.now + ASK_AGAIN)
+    except Exception as error:
+        # What is refused needs a person; everything else may pass by itself.
+        pause = SECOND_READ if isinstance(error, Refused) else ASK_AGAIN
+        _give_back(
+            desk, held, desk.now + pause, str(error) if isinstance(error, GatewayError) else type(error).__name__
+        )
         raise
     _give_back(desk, held)
     return True
@@ -86,9 +100,11 @@ def _claim(desk: Desk, case_id: int, hint: UUID) -> Held | None:
         return Held(case_id, token, row.payment_id, row.account)
 
 
-def _give_back(desk: Desk, held: Held, not_before: datetime | None = None) -> None:
+def _give_back(desk: Desk, held: Held, not_before: datetime | None = None, error: str | None = None) -> None:
     with desk.engine.begin() as db:
         let_go(db, held.case_id, held.token, not_before)
+        if error is not None:
+            record(db, held.case_id, desk.now, "failed", {"error": error})
 
 
 def _first(desk: Desk, held: Held) -> Due | None:

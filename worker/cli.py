@@ -20,7 +20,7 @@ from rich.table import Table
 from sqlalchemy import select
 
 from schedules import Policy, PolicyError
-from worker import app, database, eventfile, inbox, logs, plans
+from worker import app, database, eventfile, inbox, logs, plans, report_view
 from worker.embedded import servers
 from worker.embedded_site import EmbeddedError
 from worker.models import OPEN_STATES, OUTCOMES, cases, history
@@ -289,8 +289,8 @@ def _tell_case(told: dict[str, Any]) -> None:
 def report(as_json: bool) -> None:
     """Tell what came back and by which means."""
     with installation(), app.engine().connect() as connection:
-        told = make_report(connection).as_json()
-    show(told) if as_json else click.echo(json.dumps(told, indent=2))
+        found = make_report(connection)
+    show(found.as_json()) if as_json else report_view.tell(found)
 
 
 @main.command()

@@ -14,16 +14,9 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
+from worker import report_view
 from worker.models import OUTCOMES
-from worker.notices import money
 from worker.report import MEANS, Report, make_report
-
-TITLES = {
-    "card_update": "card update",
-    "silent_retry": "silent retry",
-    "after_contact": "after contact",
-    "customer": "by the customer",
-}
 
 
 @contextmanager
@@ -78,7 +71,7 @@ def _picture(engine: Engine, payments: int, now: datetime) -> Group:
     for name in ("silent", "contacting", *OUTCOMES):
         count = report.states.get(name, 0)
         states.add_row(name, str(count), Text("█" * round(40 * count / payments), style=_colour(name)))
-    back = ", ".join(_amounts(report, MEANS)) or "nothing yet"
+    back = ", ".join(report_view.amounts(report, MEANS)) or "nothing yet"
     head = Text(f"{now:%A %d %B %Y %H:%M} UTC", style="bold")
     return Group(
         head, states, Text(f"money back: {back}"), Text(f"{report.attempts} charges, {report.notices} notices")
@@ -89,33 +82,16 @@ def _colour(state: str) -> str:
     return {"recovered": "green", "lost": "red", "contacting": "yellow", "silent": "blue"}.get(state, "white")
 
 
-def _amounts(report: Report, means: tuple[str, ...], most: int = 4) -> list[str]:
-    """Return what came back by some means, the currencies with most cases' money first, each in its own units."""
-    sums = {c: sum(value[name] for name in means) for c, value in report.value.items()}
-    told = [money(amount, c) for c, amount in sorted(sums.items(), key=lambda one: -one[1]) if amount]
-    return [*told[:most], f"{len(told) - most} more"] if len(told) > most else told
-
-
 def tell(report: Report, bank: dict[str, Any], seconds: float) -> None:
-    """Print the summary, and the checks as the bank's ledger answers them."""
-    table = Table("came back by", "cases", "share", "value", box=None, pad_edge=False)
-    for name in MEANS:
-        count = report.recovered[name]
-        table.add_row(TITLES[name], str(count), f"{count / report.cases:.1%}", ", ".join(_amounts(report, (name,))))
-    won = report.recovered_count
-    table.add_row("all", str(won), f"{won / report.cases:.1%}", ", ".join(_amounts(report, MEANS)), style="bold")
+    """Print the report of a practice, and the checks as the bank's ledger answers them."""
+    report_view.tell(report)
     console = Console()
-    console.print(table)
-    ratios = report.as_json()
-    console.print(
-        f"{report.cases} failed payments: {ratios['attempts_per_recovery']} charges per recovery, "
-        f"{ratios['notices_per_case']} notices per case, median {report.median_days} days; {seconds:.0f} s"
-    )
     own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
-    console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False)
-    console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False)
+    console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False, soft_wrap=True)
+    console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False, soft_wrap=True)
     if unfinished := report.unfinished:
         console.print(_verdict("cases not finished", unfinished), highlight=False)
+    console.print(f"played in {seconds:.0f} s")
 
 
 def _verdict(what: str, count: int) -> str:

@@ -84,8 +84,11 @@ def stop_with_parent() -> None:
     if os.environ.pop(ORPHANS, None) is None:
         return
 
+    pipe = sys.stdin.fileno()
+
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(pipe, 1):  # not sys.stdin: its lock, held by a daemon thread, breaks the interpreter's end
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -9,6 +9,7 @@ from worker.app import celery_app
 from worker.charging import Desk
 from worker.logs import log
 from worker.settings import load_settings
+from worker.stripe_gateway import GatewayError
 
 
 def desk() -> Desk:
@@ -47,8 +48,12 @@ def send(task: str, row_id: int, token: str) -> None:
 @celery_app.task(name="dunning.work")  # type: ignore[untyped-decorator]
 def work(case_id: int, token: str) -> None:
     """Do what is due about one case."""
-    done = charging.work(desk(), case_id, UUID(token))
-    log.info("work", case_id=case_id, done=done)
+    try:
+        done = charging.work(desk(), case_id, UUID(token))
+    except GatewayError as error:
+        log.warning("work", case_id=case_id, error=str(error))
+    else:
+        log.info("work", case_id=case_id, done=done)
 
 
 @celery_app.task(name="dunning.deliver")  # type: ignore[untyped-decorator]
