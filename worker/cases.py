@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, union_all, update
+from sqlalchemy import Connection, Row, func, insert, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules import (
@@ -26,7 +26,8 @@ from schedules import (
     next_step,
 )
 from schedules.steps import as_json, utc_text
-from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history, outbox
+from worker.leases import lease_end
+from worker.models import UNRESOLVED, attempts, cases, history, outbox
 
 if TYPE_CHECKING:
     from worker.readings import Reading
@@ -233,16 +234,6 @@ def look_again(db: Connection, row: Row[Any], policy: Policy, now: datetime, **n
     plan(db, db.execute(told.returning(cases)).one(), policy, now)
 
 
-def claim_due(db: Connection, now: datetime, limit: int, lease_seconds: float) -> list[tuple[int, str]]:
-    """Take up to ``limit`` due cases that nobody holds; return their ids, each with the token of its lease."""
-    free = or_(cases.c.lease_token.is_(None), cases.c.lease_until < MACHINE_NOW)
-    due = select(cases.c.id).where(and_(cases.c.due_at <= now, free)).order_by(cases.c.due_at, cases.c.id)
-    chosen = due.limit(limit).with_for_update(skip_locked=True).cte("chosen")
-    lease = {"lease_token": func.gen_random_uuid(), "lease_until": lease_end(lease_seconds)}
-    taken = update(cases).where(cases.c.id == chosen.c.id).values(**lease).returning(cases.c.id, cases.c.lease_token)
-    return [(row.id, str(row.lease_token)) for row in db.execute(taken)]
-
-
 def take_over(db: Connection, case_id: int, hint: UUID, lease_seconds: float) -> UUID | None:
     """Exchange the token of a hint for one of our own; None when the hint was used before, or is too old."""
     token = uuid4()
@@ -257,11 +248,6 @@ def let_go(db: Connection, case_id: int, token: UUID, not_before: datetime | Non
     if not_before is not None:
         free["due_at"] = func.greatest(cases.c.due_at, not_before)
     db.execute(update(cases).where(cases.c.id == case_id, cases.c.lease_token == token).values(**free))
-
-
-def lease_end(lease_seconds: float) -> Any:
-    """Return the SQL instant, on PostgreSQL's clock, at which a lease taken now runs out."""
-    return MACHINE_NOW + timedelta(seconds=lease_seconds)
 
 
 def record(db: Connection, case_id: int, at: datetime, what: str, detail: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import smtplib
 import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from email.message import EmailMessage
 from functools import lru_cache
@@ -21,10 +21,10 @@ from uuid import UUID
 
 from babel.numbers import format_currency, get_currency_precision
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from sqlalchemy import Engine, Row, and_, case, func, or_, select, update
+from sqlalchemy import Row, and_, case, func, or_, select, update
 
-from worker.cases import lease_end, record
-from worker.models import MACHINE_NOW, OPEN_STATES, cases, outbox
+from worker.cases import record
+from worker.models import OPEN_STATES, cases, outbox
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,19 +75,6 @@ def _smtp(url: str) -> Iterator[smtplib.SMTP]:
         if parts.username:
             server.login(unquote(parts.username), unquote(parts.password or ""))
         yield server
-
-
-def claim_due(engine: Engine, now: datetime, limit: int, lease_seconds: float) -> list[tuple[int, str]]:
-    """Take up to ``limit`` due messages that nobody holds; return their ids, each with its token."""
-    free = or_(outbox.c.lease_token.is_(None), outbox.c.lease_until < MACHINE_NOW)
-    due = select(outbox.c.id).where(outbox.c.due_at <= now, free).order_by(outbox.c.due_at, outbox.c.id)
-    chosen = due.limit(limit).with_for_update(skip_locked=True).cte("chosen")
-    lease = {"lease_token": func.gen_random_uuid(), "lease_until": lease_end(lease_seconds)}
-    taken = (
-        update(outbox).where(outbox.c.id == chosen.c.id).values(**lease).returning(outbox.c.id, outbox.c.lease_token)
-    )
-    with engine.begin() as db:
-        return [(row.id, str(row.lease_token)) for row in db.execute(taken)]
 
 
 def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:

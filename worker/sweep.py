@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Engine
+from sqlalchemy import Table
 
-from worker import notices
-from worker.cases import claim_due
 from worker.charging import Desk
 from worker.inbox import drain
+from worker.leases import claim_due
+from worker.models import cases, outbox
 
 BATCH = 200
 
@@ -33,15 +33,14 @@ class Swept:
 def tick(desk: Desk, send: Send) -> Swept:
     """Handle waiting events, then claim what is due and ``send(task, id, token)`` one hint for each."""
     handled = drain(desk.engine, desk.policy, desk.now)
-    due = _claim(desk.engine, desk)
+    due, messages = _claim(desk, cases), _claim(desk, outbox)
     for case_id, token in due:
         send("dunning.work", case_id, token)
-    messages = notices.claim_due(desk.engine, desk.now, BATCH, desk.lease_seconds)
     for message_id, token in messages:
         send("dunning.deliver", message_id, token)
     return Swept(handled, len(due), len(messages))
 
 
-def _claim(engine: Engine, desk: Desk) -> list[tuple[int, str]]:
-    with engine.begin() as db:
-        return claim_due(db, desk.now, BATCH, desk.lease_seconds)
+def _claim(desk: Desk, table: Table) -> list[tuple[int, str]]:
+    with desk.engine.begin() as db:
+        return claim_due(db, table, desk.now, BATCH, desk.lease_seconds)

@@ -19,9 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schedules import Card, Decline, FailedPayment, Policy
 from tests.worker.builders import CARD, JSON, START, payment, the_case, until
-from worker import cases, charging, inbox
+from worker import charging, inbox
 from worker.charging import Desk
-from worker.models import attempts
+from worker.leases import claim_due
+from worker.models import attempts, cases
 from worker.practice.bank import make_app, make_server
 from worker.stripe_gateway import StripeGateway
 
@@ -125,7 +126,7 @@ class Bench:
     def claim(self, now: datetime) -> list[tuple[int, UUID]]:
         """Claim what is due, as the sweep does."""
         with self.engine.begin() as db:
-            return [(number, UUID(token)) for number, token in cases.claim_due(db, now, 100, LEASE)]
+            return [(number, UUID(token)) for number, token in claim_due(db, cases, now, 100, LEASE)]
 
     def work(self, now: datetime) -> int:
         """Do what is due at this instant; return how many cases were."""

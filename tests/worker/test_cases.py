@@ -32,6 +32,7 @@ from tests.worker.builders import (
 )
 from worker import cases as service
 from worker.cases import LeaseLost
+from worker.leases import claim_due
 from worker.models import cases
 
 POLICY = Policy.default()
@@ -40,7 +41,7 @@ POLICY = Policy.default()
 def claim(engine: Engine, limit: int = 100, now: timedelta = timedelta()) -> list[tuple[int, UUID]]:
     """Claim what is due, with a lease of three minutes."""
     with engine.begin() as db:
-        return [(number, UUID(token)) for number, token in service.claim_due(db, START + now, limit, 180)]
+        return [(number, UUID(token)) for number, token in claim_due(db, cases, START + now, limit, 180)]
 
 
 def take(engine: Engine, case_id: int, hint: UUID) -> UUID | None:

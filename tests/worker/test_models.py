@@ -16,9 +16,10 @@ from sqlalchemy.exc import IntegrityError
 
 from tests.worker.builders import START, add_attempt, add_case, add_notice, one, sql
 from tests.worker.builders import event as an_event
-from worker import cases, database, inbox
+from worker import database, inbox, models
 from worker.app import make_engine
 from worker.embedded import Servers
+from worker.leases import claim_due
 from worker.models import metadata
 
 SHAPE = {
@@ -215,7 +216,7 @@ def test_the_claim_reads_the_partial_index_of_due_cases(engine: Engine) -> None:
     event.listen(engine, "before_cursor_execute", note)
     try:
         with engine.begin() as db:
-            claimed = cases.claim_due(db, START.replace(year=2100), 50, 180)
+            claimed = claim_due(db, models.cases, START.replace(year=2100), 50, 180)
     finally:
         event.remove(engine, "before_cursor_execute", note)
     assert len(claimed) == 50

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import pytest
 from aiosmtpd.controller import Controller
+from sqlalchemy import Engine
 
 from tests.worker.bench import Bench, Scripted, Serve
 from tests.worker.builders import (
@@ -37,6 +38,8 @@ from tests.worker.builders import (
     until,
 )
 from worker import notices
+from worker.leases import claim_due
+from worker.models import outbox
 from worker.notices import Mailbox, money, write
 from worker.readings import Reading
 
@@ -91,10 +94,16 @@ def waiting(serve: Serve, **settings: Any) -> Bench:
     return street
 
 
+def claimed(engine: Engine, now: Any = START) -> list[tuple[int, str]]:
+    """Lease the messages that are due."""
+    with engine.begin() as db:
+        return claim_due(db, outbox, now, 10, 180)
+
+
 def deliver(street: Bench, box: Mailbox, now: Any = START) -> list[bool]:
     """Claim the due messages and deliver them; what fails counts as not delivered."""
     done = []
-    for number, token in notices.claim_due(street.engine, now, 10, 180):
+    for number, token in claimed(street.engine, now):
         try:
             done.append(notices.deliver(street.desk(now), box, number, UUID(token)))
         except (smtplib.SMTPException, OSError):
@@ -168,7 +177,7 @@ def test_a_server_that_is_away_loses_no_notice(serve: Serve, tmp_path: Path) -> 
 def test_five_deliveries_of_one_hint_send_one_message(serve: Serve, tmp_path: Path) -> None:
     """A hint is used once, however often the broker delivers it."""
     street = waiting(serve)
-    [(number, token)] = notices.claim_due(street.engine, START, 10, 180)
+    [(number, token)] = claimed(street.engine)
     desk = street.desk(START)
     with smtp() as (box, url):
         done = at_once([lambda: notices.deliver(desk, mailbox(tmp_path, url), number, UUID(token))] * 5)
@@ -204,7 +213,7 @@ def test_observe_mode_sends_nothing(serve: Serve, tmp_path: Path) -> None:
 def test_an_uncertain_delivery_is_shown_and_not_repeated(serve: Serve, tmp_path: Path) -> None:
     """A worker took the message and was never heard of again: perhaps it left, so it does not leave twice."""
     street = waiting(serve)
-    notices.claim_due(street.engine, START, 10, 180)
+    claimed(street.engine)
     sql(street.engine, "UPDATE outbox SET tries = 1, lease_until = now() - interval '1 s'")
     with smtp() as (box, url):
         assert deliver(street, mailbox(tmp_path, url)) == [False]

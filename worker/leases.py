@@ -1,0 +1,28 @@
+"""Who may work on a row, and for how long? Leases with a token, on PostgreSQL's one clock."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Table, and_, func, or_, select, update
+
+from worker.models import MACHINE_NOW
+
+
+def claim_due(db: Connection, table: Table, now: datetime, limit: int, lease_seconds: float) -> list[tuple[int, str]]:
+    """Lease up to ``limit`` rows of ``table`` that are due at ``now`` and that nobody holds, the oldest first.
+
+    Returns their ids, each with the token of its lease. Rows that another claimer is taking are passed over.
+    """
+    free = or_(table.c.lease_token.is_(None), table.c.lease_until < MACHINE_NOW)
+    due = select(table.c.id).where(and_(table.c.due_at <= now, free)).order_by(table.c.due_at, table.c.id)
+    chosen = due.limit(limit).with_for_update(skip_locked=True).cte("chosen")
+    lease = {"lease_token": func.gen_random_uuid(), "lease_until": lease_end(lease_seconds)}
+    taken = update(table).where(table.c.id == chosen.c.id).values(**lease).returning(table.c.id, table.c.lease_token)
+    return [(row.id, str(row.lease_token)) for row in db.execute(taken)]
+
+
+def lease_end(lease_seconds: float) -> Any:
+    """Return the SQL instant, on PostgreSQL's clock, at which a lease taken now runs out."""
+    return MACHINE_NOW + timedelta(seconds=lease_seconds)
