@@ -8,6 +8,7 @@ import re
 import socket
 import sys
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Row
 
 MANY = 20
+MOST_ENDS, MINUTE = 5, 60
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -347,8 +349,12 @@ def _listen(host: str, port: int) -> socket.socket:
 
 @main.command()
 @click.option("--seed", default=7, show_default=True, help="Which customers, banks and luck.")
-@click.option("--payments", default=200, show_default=True, help="How many renewals fail.")
-@click.option("--days", default=45, show_default=True, help="Business days of the practice, 29 at least.")
+@click.option(
+    "--payments", default=200, show_default=True, type=click.IntRange(1, 10_000), help="How many renewals fail."
+)
+@click.option(
+    "--days", default=45, show_default=True, type=click.IntRange(29, 365), help="How long the practice lasts."
+)
 @as_json
 def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
     """Practise: failing subscriptions against a practice bank, a month in a minute, with every part real."""
@@ -366,13 +372,19 @@ def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
 @click.option("--port", default=8000, show_default=True)
 def up(host: str, port: int) -> None:
     """Run all roles of one machine: worker, beat and web, restarted when one of them ends."""
+    app.policy()
+    app.gateway()
     with installation(migrate=True), Roles({}) as roles:
         for name, options in (("worker", ()), ("beat", ()), ("web", (f"--host={host}", f"--port={port}"))):
             roles.start(name, ["worker.cli", name, *options])
-        while True:
+        ends: deque[float] = deque(maxlen=MOST_ENDS)
+        while len(ends) < MOST_ENDS or ends[-1] - ends[0] > MINUTE:
             time.sleep(1)
             for name in roles.revive():
                 logs.log.warning("role started again", role=name)
+                ends.append(time.monotonic())
+        msg = f"roles ended {MOST_ENDS} times within a minute; the last one was {name}"
+        raise click.ClickException(msg)
 
 
 if __name__ == "__main__":

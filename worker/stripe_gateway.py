@@ -35,6 +35,7 @@ EXPAND = [
     "payments.data.payment.payment_intent",
 ]
 PAY_TRIES = 3
+API_VERSION = "2026-10-28.endive"  # that of the SDK we test with; a newer SDK brings another
 REFUSED = (400, 401, 402, 403)
 # Before the idempotency layer, or refused by it: no charge was made.
 NOT_EXECUTED = (400, 401, 403, 404, 409, 429)
@@ -99,7 +100,11 @@ class StripeGateway:
     def __init__(self, api_key: str, api_base: str, connect_seconds: float, read_seconds: float) -> None:
         http = stripe.RequestsClient(timeout=(connect_seconds, read_seconds))
         self._stripe = stripe.StripeClient(
-            api_key, http_client=http, base_addresses={"api": api_base}, max_network_retries=0
+            api_key,
+            stripe_version=API_VERSION,
+            http_client=http,
+            base_addresses={"api": api_base},
+            max_network_retries=0,
         )
 
     @classmethod
@@ -201,6 +206,9 @@ def verify_event(body: bytes, signature: str, secrets: tuple[str, ...], now: dat
 
     Stripe's check bounds the past only: a timestamp more than the tolerance ahead is refused here.
     """
+    if not secrets:
+        msg = "DUNNING_STRIPE_WEBHOOK_SECRET is not set: no event can be verified"
+        raise ValueError(msg)
     for secret in secrets:
         try:
             stripe.WebhookSignature.verify_header(
