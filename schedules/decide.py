@@ -49,7 +49,8 @@ class _Case:
 
     def ever(self, cause: str) -> bool:
         """Whether any refusal of the case had this cause: some bind every card of the customer."""
-        return any(classify(r.decline, r.card.brand).cause == cause for r in self.facts.refusals)
+        verdicts = (classify(r.decline, r.card.brand, self.policy.overrides) for r in self.facts.refusals)
+        return any(verdict.cause == cause for verdict in verdicts)
 
 
 def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
@@ -58,7 +59,7 @@ def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
     Raises ``ValueError`` when ``now`` has no time zone.
     """
     refused = facts.refusal
-    case = _Case(facts, policy, utc(now), classify(refused.decline, refused.card.brand))
+    case = _Case(facts, policy, utc(now), classify(refused.decline, refused.card.brand, policy.overrides))
     return _ended(case) or _refresh(case) or _over(case) or _earliest(case)
 
 
@@ -147,14 +148,17 @@ def _window_name(case: _Case) -> str:
 
 
 def _admit(case: _Case, at: datetime, name: str, why: str) -> tuple[Charge | None, tuple[str, ...]]:
-    """Move ``at`` forward until budget and window admit it. Later never spends more budget: one pass is enough."""
+    """Move ``at`` forward until budget and window admit it."""
     place = place_of(case.facts.card.country, case.facts.payment.time_zone)
-    free = free_from(at, case.facts.uses, case.policy.budgets.get((case.facts.card.brand or "").lower(), ()))
+    limits = case.policy.budgets.get((case.facts.card.brand or "").lower(), ())
+    free = free_from(at, case.facts.uses, limits)
     told = (f"budget: spent until {utc_text(free)}",) if free > at else ()
     earliest = max(free, case.now)
     opened = earliest if _entered(case) else _slot(case, free, case.policy.windows[name], place, "window")
     if opened is None or opened >= case.deadline:
         return None, (*told, f"ruled_out: {name} admits no charge before the deadline")
+    if free_from(opened, case.facts.uses, limits) > opened:  # only where a limit has come into force meanwhile
+        return _admit(case, opened, name, why)
     if opened > earliest:
         told = (*told, f"window: {name} is closed until then in {_names(place)}")
     return Charge(opened, len(case.facts.attempts) + 1, (*case.why, why, *told)), ()

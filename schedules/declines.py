@@ -25,7 +25,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from schedules.facts import Decline
 
@@ -127,17 +127,22 @@ def read_table(lines: Iterable[str]) -> dict[tuple[str, str], Row]:
 
 
 TABLE = read_table(files("schedules").joinpath("declines.csv").read_text(encoding="utf-8").splitlines())
+NO_OVERRIDES: Mapping[tuple[str, str], Row] = {}
 # A decline that no table can read: asked again a day later, a few times, and reported.
 UNREADABLE = Row("none", "none", DeclineClass.RETRY_LATER, 4, timedelta(hours=24), "unexplained", "nothing known")
 
 
-def classify(decline: Decline, brand: str | None) -> Verdict:
-    """Judge ``decline`` of a card of ``brand`` (Stripe's word, or the bank debit's method; ``None``: not known)."""
+def classify(decline: Decline, brand: str | None, overrides: Mapping[tuple[str, str], Row] = NO_OVERRIDES) -> Verdict:
+    """Judge ``decline`` of a card of ``brand`` (Stripe's word, or the bank debit's method; ``None``: not known).
+
+    ``overrides`` are rows of the merchant's own that stand before those of the table.
+    """
     brand = (brand or "").lower()
     known: list[Row] = []
     unknown: list[str] = []
     for field, code, sources in _questions(decline, brand):
-        row = next((TABLE[source, code] for source in sources if (source, code) in TABLE), None)
+        found = (overrides.get((source, code)) or TABLE.get((source, code)) for source in sources)
+        row = next(filter(None, found), None)
         if row is None:
             unknown.append(f"{field}:{code}")
         else:

@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from datetime import time
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from schedules.budgets import MONTH_HOURS, Limit
+from schedules.declines import TABLE, DeclineClass, Row
 from schedules.hours import Window
 
 ENDINGS = ("leave", "cancel", "mark_uncollectible", "release")
@@ -23,11 +24,52 @@ YEAR_HOURS = 8760
 T = TypeVar("T")
 WINDOWS = ("funds", "unexplained", "limit", "retry_soon", "new_credential", "contact")
 # What a TOML file calls the types of the fields; every other one is a table.
-WORDS = {int: "an integer", str: "a string", bool: "a boolean", time: "a local time such as 06:00", tuple: "an array"}
+WORDS = {
+    int: "an integer",
+    str: "a string",
+    bool: "a boolean",
+    time: "a local time such as 06:00",
+    tuple: "an array",
+    date: "a date such as 2026-04-18",
+}
 
 
 class PolicyError(ValueError):
     """A policy that cannot be used; the message names the key and the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineRule:
+    """What the merchant wants a code to mean instead of what the table says; ``wait_hours`` is the least wait.
+
+    ``source`` is a table of declines.csv. Raises ``ValueError`` for an unknown source or class, or a negative number.
+    """
+
+    source: str
+    code: str
+    decline_class: str
+    retry_limit: int = 0
+    wait_hours: int = 0
+
+    def __post_init__(self) -> None:
+        sources = sorted({source for source, _ in TABLE})
+        if self.source not in sources:
+            msg = f"source: expected one of {', '.join(sources)}"
+            raise ValueError(msg)
+        if self.decline_class not in list(DeclineClass):
+            msg = f"decline_class: expected one of {', '.join(DeclineClass)}"
+            raise ValueError(msg)
+        if not 0 <= self.retry_limit <= 100 or not 0 <= self.wait_hours <= YEAR_HOURS:
+            msg = f"retry_limit and wait_hours: expected 0 to 100 retries and 0 to {YEAR_HOURS} hours"
+            raise ValueError(msg)
+
+    @property
+    def row(self) -> Row:
+        """The rule as a row of the table; the cause stays what it was."""
+        known = TABLE.get((self.source, self.code))
+        cause, wait = known.cause if known else "unexplained", timedelta(hours=self.wait_hours)
+        meaning = "the merchant's own rule"
+        return Row(self.source, self.code, DeclineClass(self.decline_class), self.retry_limit, wait, cause, meaning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +127,7 @@ class Policy:
     windows: Mapping[str, Window] = field(default_factory=_windows)
     budgets: Mapping[str, tuple[Limit, ...]] = field(default_factory=_budgets)
     ladder: tuple[Rung, ...] = field(default_factory=_ladder)
+    declines: tuple[DeclineRule, ...] = ()
 
     def __post_init__(self) -> None:
         for key, wrong, reason in self._contradictions():
@@ -117,6 +160,11 @@ class Policy:
             ),
             ("windows", set(self.windows) != set(WINDOWS), f"expected exactly {', '.join(WINDOWS)}"),
         )
+
+    @property
+    def overrides(self) -> dict[tuple[str, str], Row]:
+        """The merchant's own rows of the decline table, by source and code."""
+        return {(rule.source, rule.code): rule.row for rule in self.declines}
 
     @classmethod
     def default(cls) -> Policy:
@@ -170,7 +218,8 @@ def _value(kind: Any, value: Any, default: Any, where: str) -> Any:
         return {**default, **{k: _value(inner, v, default.get(k), f"{where}.{k}") for k, v in value.items()}}
     if is_dataclass(kind) and isinstance(value, dict):
         return _over(default, value, f"{where}.") if default is not None else _new(kind, value, where)
-    if kind in (int, str, bool, time) and type(value) is kind:
+    kind = date if kind == date | None else kind
+    if kind in (int, str, bool, time, date) and type(value) is kind:
         return value
     if kind is time and isinstance(value, str):
         with suppress(ValueError):

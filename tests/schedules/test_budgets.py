@@ -59,3 +59,20 @@ def test_a_limit_that_cannot_be_kept_is_refused(attempts: int, hours: int) -> No
     """No charge at all is no limit, and uses are remembered for 30 days."""
     with pytest.raises(ValueError, match="a limit needs"):
         Limit(attempts, hours)
+
+
+def test_a_limit_counts_only_while_it_is_in_force() -> None:
+    """Not before its first day, still on its last, not after it."""
+    day = FAILED.date()
+    spent = hourly(3)
+    at = FAILED + 3 * HOUR
+    assert free_from(at, spent, [Limit(3, 24, since=day)]) == FAILED + DAY
+    assert free_from(at, spent, [Limit(3, 24, until=day)]) == FAILED + DAY
+    assert free_from(at, spent, [Limit(3, 24, since=(FAILED + 2 * DAY).date())]) == at
+    assert free_from(at, spent, [Limit(3, 24, until=(FAILED - DAY).date())]) == at
+
+
+def test_a_limit_that_comes_into_force_on_the_way_is_kept() -> None:
+    """Waiting for one limit leads into the first day of a stricter one."""
+    stricter = Limit(1, 48, since=(FAILED + DAY).date())
+    assert free_from(FAILED + 3 * HOUR, hourly(3), [DAILY, stricter]) == FAILED + 2 * HOUR + 2 * DAY

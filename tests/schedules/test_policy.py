@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import time
+from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from schedules import Policy, PolicyError
+from schedules import Charge, Decline, Policy, PolicyError, plan_ahead
 from schedules.budgets import Limit
+from schedules.declines import DeclineClass, Verdict, classify
 from schedules.hours import Window
 from schedules.policy import Rung
+from tests.schedules.builders import declined, payment
 
 
 def load(folder: Path, text: str) -> Policy:
@@ -172,3 +174,66 @@ def test_a_policy_made_in_code_is_checked_as_well(changes: dict[str, Any]) -> No
     """There is no way around the checks."""
     with pytest.raises(PolicyError, match=next(iter(changes))):
         Policy(**changes)
+
+
+def test_a_merchants_own_meaning_of_a_code_stands_before_the_tables(tmp_path: Path) -> None:
+    """A code of the table and one that no table knows; everything else keeps its meaning."""
+    policy = load(
+        tmp_path,
+        """
+        [[declines]]
+        source = "stripe_card"
+        code = "do_not_honor"
+        decline_class = "never"
+        [[declines]]
+        source = "stripe_card"
+        code = "moon_phase"
+        decline_class = "retry_soon"
+        retry_limit = 2
+        wait_hours = 5
+        """,
+    )
+
+    def verdict(code: str) -> Verdict:
+        return classify(Decline(code), "visa", policy.overrides)
+
+    assert verdict("do_not_honor").decline_class is DeclineClass.NEVER
+    known = verdict("moon_phase")
+    assert (known.decline_class, known.retry_limit, known.wait) == (DeclineClass.RETRY_SOON, 2, timedelta(hours=5))
+    assert known.unknown == ()
+    assert verdict("insufficient_funds") == classify(Decline("insufficient_funds"), "visa")
+
+
+def test_a_merchants_own_meaning_changes_the_calendar(tmp_path: Path) -> None:
+    """What the merchant calls final is not charged again."""
+    rule = '[[declines]]\nsource = "stripe_card"\ncode = "do_not_honor"\ndecline_class = "never"\n'
+    failed = payment(decline=declined("do_not_honor"))
+    steps = plan_ahead(failed, Policy(), failed.failed_at), plan_ahead(failed, load(tmp_path, rule), failed.failed_at)
+    assert [any(isinstance(step, Charge) for step in each) for each in steps] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('source = "moon"', "source: expected one of ach"),
+        ('decline_class = "maybe"', "decline_class: expected one of retry_soon"),
+        ("retry_limit = -1", "retry_limit and wait_hours: expected"),
+        ('colour = "red"', r"declines\[0\].colour: unknown key"),
+    ],
+)
+def test_a_wrong_meaning_of_a_code_is_named(tmp_path: Path, line: str, told: str) -> None:
+    """An unknown table or class, an impossible number, an unknown key."""
+    usual = {"source": '"stripe_card"', "code": '"x"', "decline_class": '"never"'}
+    key, _, value = line.partition(" = ")
+    text = "\n".join(f"{name} = {given}" for name, given in {**usual, key: value}.items())
+    with pytest.raises(PolicyError, match=told):
+        load(tmp_path, f"[[declines]]\n{text}\n")
+
+
+def test_a_limit_holds_from_one_date_to_another(tmp_path: Path) -> None:
+    """Network rules change on a day that is known ahead."""
+    policy = load(tmp_path, "[budgets]\nvisa = [{attempts = 5, hours = 48, since = 2026-04-18, until = 2026-12-31}]")
+    [limit] = policy.budgets["visa"]
+    assert (limit.since, limit.until) == (date(2026, 4, 18), date(2026, 12, 31))
+    with pytest.raises(PolicyError, match="a date such as"):
+        load(tmp_path, '[budgets]\nvisa = [{attempts = 5, hours = 48, since = "soon"}]')
