@@ -8,18 +8,20 @@ and asking again at the planned instant with the same facts gives the same step.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from hashlib import sha256
 
 from schedules.budgets import free_from
 from schedules.declines import DeclineClass, Verdict, classify
 from schedules.facts import Facts, hours, utc
 from schedules.hours import Window, next_open
+from schedules.paydays import nearest_payday
 from schedules.places import COUNTRY_OF_ZONE, Place, place_of
 from schedules.policy import Policy
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait, utc_text
 
 OUTCOMES = {"paid": "recovered", "canceled": "canceled", "voided": "released", "disputed": "released", "lapsed": "lost"}
+PAID_INTO = ("debit", "prepaid")  # what salary arrives on; a credit card has no payday
 RETRIED = (DeclineClass.RETRY_LATER, DeclineClass.RETRY_SOON)
 
 
@@ -117,7 +119,8 @@ def _charge(case: _Case) -> tuple[Charge | None, tuple[str, ...]]:
     limit = min(case.verdict.retry_limit, case.policy.max_attempts)
     if case.facts.retries >= limit:
         return None, (f"ruled_out: {case.facts.retries} of {limit} retries on this card are used",)
-    return _admit(case, _backoff(case), _window_name(case), _backoff_reason(case))
+    at, why = _pulled_to_payday(case, _backoff(case), _backoff_reason(case))
+    return _admit(case, at, _window_name(case), why)
 
 
 def _entered(case: _Case) -> bool:
@@ -139,6 +142,23 @@ def _backoff(case: _Case) -> datetime:
 
 def _backoff_reason(case: _Case) -> str:
     return f"backoff: {_gap(case) / hours(1):g} h after the last refusal ({case.verdict.wait / hours(1):g} h at least)"
+
+
+def _pulled_to_payday(case: _Case, at: datetime, why: str) -> tuple[datetime, str]:
+    """Lack of funds on a debit or prepaid card: go on the nearest payday, never before the wait of the code."""
+    card = case.facts.card
+    if case.verdict.cause != "funds" or card.funding not in PAID_INTO or not case.policy.payday_reach_days:
+        return at, why
+    zone = place_of(card.country, case.facts.payment.time_zone).zones[0]
+    allowed, local = case.facts.last_failure + case.verdict.wait, at.astimezone(zone)
+    reach = timedelta(days=case.policy.payday_reach_days)
+    payday = nearest_payday(card.country, local.date(), reach, allowed.astimezone(zone).date())
+    if payday is None or payday == local.date():
+        return at, why
+    begins = max(datetime.combine(payday, time.min, zone).astimezone(UTC), allowed)
+    if at < _silent_until(case) <= begins:  # no waiting for a payday at the price of a notice before it
+        return at, why
+    return begins, f"payday: {payday.isoformat()} is the nearest one, instead of {utc_text(at)}"
 
 
 def _window_name(case: _Case) -> str:
@@ -198,8 +218,11 @@ def _silence_ends(case: _Case, charge: Charge | None) -> tuple[datetime, str]:
         return case.read, "contact: only the customer can mend this"
     if charge is None:
         return case.read, "contact: no silent charge is left"
-    silent = case.facts.payment.failed_at + timedelta(days=case.policy.silent_days)
-    return silent, f"contact: {case.policy.silent_days} silent days are over"
+    return _silent_until(case), f"contact: {case.policy.silent_days} silent days are over"
+
+
+def _silent_until(case: _Case) -> datetime:
+    return case.facts.payment.failed_at + timedelta(days=case.policy.silent_days)
 
 
 def _look_again(case: _Case, charge: Charge | None) -> Refresh | None:

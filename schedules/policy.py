@@ -120,6 +120,7 @@ class Policy:
     ending: str = "leave"
     max_attempts: int = 8
     spread_minutes: int = 40
+    payday_reach_days: int = 3
     cooldown_hours: int = 48
     hold_hours: tuple[int, ...] = (24, 48, 72)
     excluded_countries: tuple[str, ...] = ("IN",)
@@ -142,6 +143,7 @@ class Policy:
         return (
             ("deadline_days", not 1 <= self.deadline_days <= 365, "expected 1 to 365 days"),
             ("silent_days", not 0 <= self.silent_days <= self.deadline_days, "expected 0 to deadline_days"),
+            ("payday_reach_days", not 0 <= self.payday_reach_days <= 15, "expected 0 to 15 days"),
             ("ending", self.ending not in ENDINGS, f"expected one of {', '.join(ENDINGS)}"),
             ("max_attempts", not 0 <= self.max_attempts <= 100, "expected 0 to 100 attempts"),
             ("spread_minutes", not 0 <= self.spread_minutes <= 720, "expected 0 to 720 minutes"),
