@@ -21,10 +21,12 @@ from rich.table import Table
 from sqlalchemy import select
 
 from schedules import Policy, PolicyError
+from schedules.steps import utc_text
 from worker import app, database, eventfile, inbox, logs, plans, report_view
 from worker.embedded import servers
 from worker.embedded_site import EmbeddedError
 from worker.models import OPEN_STATES, OUTCOMES, cases, history
+from worker.notices import money
 from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
 from worker.settings import SettingsError, load_settings
@@ -235,9 +237,6 @@ def case_list(state: str | None, as_json: bool) -> None:
 
 
 def _case(row: Row[Any]) -> dict[str, Any]:
-    from schedules.steps import utc_text
-    from worker.notices import money
-
     return {
         "case_id": row.id,
         "payment_id": row.payment_id,
@@ -270,8 +269,6 @@ def case_show(case_id: str, as_json: bool) -> None:
 
 
 def _line(line: Row[Any]) -> dict[str, Any]:
-    from schedules.steps import utc_text
-
     return {"at": utc_text(line.at), "what": line.what, "detail": line.detail}
 
 
