@@ -358,7 +358,10 @@ def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
     from worker import demo as practice
     from worker.demo_view import tell
 
-    result = practice.run(practice.Practice(seed, payments, days), quiet=as_json)
+    try:
+        result = practice.run(practice.Practice(seed, payments, days), quiet=as_json)
+    except practice.Stuck as error:
+        raise click.ClickException(str(error)) from None
     show(result.as_json()) if as_json else tell(result.report, result.bank, result.seconds)
     if result.broken:
         raise click.exceptions.Exit(1)
