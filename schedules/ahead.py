@@ -22,12 +22,13 @@ def plan_ahead(payment: FailedPayment, policy: Policy, now: datetime) -> tuple[S
             msg = f"no end after {MOST_STEPS} steps for {payment.payment_id}"
             raise RuntimeError(msg)
         step = next_step(facts, policy, now)
-        facts, now = _declined_again(facts, step), step.at
+        facts, now = declined_again(facts, step), step.at
         steps.append(step)
     return tuple(steps)
 
 
-def _declined_again(facts: Facts, step: Step) -> Facts:
+def declined_again(facts: Facts, step: Step) -> Facts:
+    """Return the facts after a step was done; a charge is refused as the one before."""
     match step:
         case Refresh():
             return replace(facts, refreshed_at=step.at)

@@ -12,7 +12,8 @@ looked up where it belongs, in this order of precedence:
 All that is known counts. The strictest class wins, because the network may fine or block a retry against any of
 them; then the longest wait and the smallest limit of the retry rows hold. Sources: Stripe's lists of decline codes,
 Visa Core Rules of April 2026 (table 7-2), published Mastercard advice codes, Nacha, SEPA and Bacs tables; limits and
-waits marked as working values there are replaced by logged outcomes.
+waits marked as working values there are replaced by logged outcomes. A US bank debit is presented again for lack of
+funds only, whatever else its codes would allow (Nacha).
 """
 
 from __future__ import annotations
@@ -21,11 +22,12 @@ import csv
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import lru_cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from schedules.facts import Decline
 
@@ -94,15 +96,7 @@ NETWORK_TABLES = {
 }
 RAIL_TABLES = {"us_bank_account": "stripe_ach", "sepa_debit": "stripe_sepa", "bacs_debit": "stripe_bacs"}
 CODE_TABLES = ("stripe_card", "stripe_error_code", "stripe_sepa", "stripe_bacs", "stripe_ach")
-# Nacha allows two re-presentations; for the others the number of Stripe's own retries (Stripe docs: Smart Retries).
-RAIL_LIMITS = {
-    "us_bank_account": 2,
-    "sepa_debit": 2,
-    "bacs_debit": 2,
-    "au_becs_debit": 2,
-    "nz_bank_account": 1,
-    "acss_debit": 1,
-}
+ONLY_FUNDS = frozenset({"us_bank_account"})  # Nacha: nothing but R01 and R09 may be presented again
 SOFTENED_BY_CATEGORY_2 = frozenset({("stripe_card", "service_not_allowed"), ("stripe_card", "not_permitted")})
 
 
@@ -127,21 +121,22 @@ def read_table(lines: Iterable[str]) -> dict[tuple[str, str], Row]:
 
 
 TABLE = read_table(files("schedules").joinpath("declines.csv").read_text(encoding="utf-8").splitlines())
-NO_OVERRIDES: Mapping[tuple[str, str], Row] = {}
 # A decline that no table can read: asked again a day later, a few times, and reported.
 UNREADABLE = Row("none", "none", DeclineClass.RETRY_LATER, 4, timedelta(hours=24), "unexplained", "nothing known")
 
 
-def classify(decline: Decline, brand: str | None, overrides: Mapping[tuple[str, str], Row] = NO_OVERRIDES) -> Verdict:
+@lru_cache(maxsize=65536)
+def classify(decline: Decline, brand: str | None, overrides: tuple[Row, ...] = ()) -> Verdict:
     """Judge ``decline`` of a card of ``brand`` (Stripe's word, or the bank debit's method; ``None``: not known).
 
     ``overrides`` are rows of the merchant's own that stand before those of the table.
     """
     brand = (brand or "").lower()
+    own = {(row.source, row.code): row for row in overrides}
     known: list[Row] = []
     unknown: list[str] = []
     for field, code, sources in _questions(decline, brand):
-        found = (overrides.get((source, code)) or TABLE.get((source, code)) for source in sources)
+        found = (own.get((source, code)) or TABLE.get((source, code)) for source in sources)
         row = next(filter(None, found), None)
         if row is None:
             unknown.append(f"{field}:{code}")
@@ -149,9 +144,12 @@ def classify(decline: Decline, brand: str | None, overrides: Mapping[tuple[str, 
             known.append(row)
     rows = _softened(known, decline, brand) or [UNREADABLE]
     strictest = max((row.decline_class for row in rows), key=STRICTNESS.__getitem__)
-    limit, wait = _retry_terms(rows, strictest, brand)
+    cause = _cause(rows, strictest)
+    if brand in ONLY_FUNDS and strictest in RETRY_CLASSES and cause != "funds":
+        strictest = DeclineClass.CUSTOMER_ACTION
+    limit, wait = _retry_terms(rows, strictest)
     evidence = tuple(f"{row.source}:{row.code}" for row in known)
-    return Verdict(strictest, limit, wait, _cause(rows, strictest), evidence, tuple(unknown))
+    return Verdict(strictest, limit, wait, cause, evidence, tuple(unknown))
 
 
 def _questions(decline: Decline, brand: str) -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -184,12 +182,11 @@ def _softened(known: list[Row], decline: Decline, brand: str) -> list[Row]:
     return known
 
 
-def _retry_terms(rows: list[Row], strictest: DeclineClass, brand: str) -> tuple[int, timedelta]:
+def _retry_terms(rows: list[Row], strictest: DeclineClass) -> tuple[int, timedelta]:
     """Smallest limit and longest wait of ``rows``; nothing to allow and nothing to wait for outside retry classes."""
     if strictest not in RETRY_CLASSES:
         return 0, timedelta(0)
-    limit = min(row.retry_limit for row in rows)
-    return min(limit, RAIL_LIMITS.get(brand, limit)), max(row.wait for row in rows)
+    return min(row.retry_limit for row in rows), max(row.wait for row in rows)
 
 
 def _cause(rows: list[Row], strictest: DeclineClass) -> str:

@@ -69,7 +69,7 @@ class FailedPayment:
 
 @dataclass(frozen=True, slots=True)
 class PastAttempt:
-    """One charge of this case that the bank answered with a decline. Numbers start at 1."""
+    """One charge of this case that the bank answered with a decline, whoever made it. Numbers start at 1."""
 
     number: int
     at: datetime
@@ -87,6 +87,7 @@ class Facts:
     customer), ``lapsed`` (subscription ended by the provider for lack of payment), ``voided``, ``disputed``.
     ``uses`` are the instants of every charge on this fingerprint in the last 30 days, over all cases.
     ``contacted`` are the notices of this case, ``customer_contacts`` those of all the customer's cases.
+    ``successes`` are the instants at which earlier cases of the customer were recovered.
     """
 
     payment: FailedPayment
@@ -97,6 +98,7 @@ class Facts:
     uses: tuple[datetime, ...] = ()
     contacted: tuple[datetime, ...] = ()
     customer_contacts: tuple[datetime, ...] = ()
+    successes: tuple[datetime, ...] = ()
     ended: str | None = None
     paused: bool = False
 
@@ -112,18 +114,8 @@ class Facts:
 
     @property
     def refused(self) -> tuple[FailedPayment | PastAttempt, ...]:
-        """The refusals of the credential that is stored now; the first is no retry of it."""
+        """The refusals of the credential that is stored now; the first is no retry of it. Empty: a fresh card."""
         return tuple(each for each in self.refusals if not each.card.differs(self.card))
-
-    @property
-    def fresh_card(self) -> bool:
-        """No bank has refused the stored credential yet: it differs from all that failed."""
-        return not self.refused
-
-    @property
-    def retries(self) -> int:
-        """How many charges of the stored credential were repetitions of one that it had failed before."""
-        return max(len(self.refused) - 1, 0)
 
     @property
     def refusal(self) -> FailedPayment | PastAttempt:

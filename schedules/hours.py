@@ -6,6 +6,9 @@ A place may keep several zones; then:
 2. else (Russia spans ten hours) it must be open in the first, and it must not be night in any;
 3. where even that leaves nothing, zones are forgiven their night from the last one on.
 
+A debit must moreover fall into the hours and business days of its rail; where those and the window have nothing in
+common, the window gives way to the days that are not night.
+
 Wall time is compared as each zone shows it and turned straight back into UTC, so a day of 23 or 25 hours, or one
 without a midnight, needs no rule of its own. A fixed distance is kept from both edges, for clocks that differ.
 """
@@ -15,10 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
+from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from schedules.facts import utc
 from schedules.places import Place, closed_days
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EDGE = timedelta(minutes=5)
 HORIZON = timedelta(days=40)
@@ -54,6 +61,11 @@ class Window:
         """The first and the last local time that keep ``EDGE`` from both ends."""
         opens, closes = (datetime.combine(date.min, wall) for wall in (self.opens, self.closes))
         return (opens + EDGE).time(), (closes - EDGE).time()
+
+    @property
+    def at_night(self) -> bool:
+        """Whether it reaches into the night."""
+        return self.opens < NIGHT_ENDS and self.closes > NIGHT_BEGINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,32 +177,43 @@ def _meets(at: datetime, demand: Demand) -> bool:
 
 def _demands(at: datetime, window: Window, place: Place) -> tuple[Demand, ...]:
     """What each zone must show, given the clocks of the place at ``at``."""
-    if len(place.zones) == 1:
-        return _one(window, place)
-    return _several(window, place, tuple(at.astimezone(zone).utcoffset() or timedelta() for zone in place.zones))
+    clocks = (*(demand.zone for demand in _rail(place)), *place.zones)
+    if len(clocks) == 1:
+        return _agreed(window, place, ())
+    return _agreed(window, place, tuple(at.astimezone(zone).utcoffset() or timedelta() for zone in clocks))
 
 
 @lru_cache(maxsize=4096)
-def _one(window: Window, place: Place) -> tuple[Demand, ...]:
-    """The demand of a place with one zone."""
-    return (Demand(place.zones[0], (window.safe,), (place.country or "") if window.business_days else None),)
+def _agreed(window: Window, place: Place, offsets: tuple[timedelta, ...]) -> tuple[Demand, ...]:
+    """The demands of the first rule that the clocks leave an hour for; ``offsets`` are those of rail and zones."""
+    rules = list(_rules(window, place))
+    return next((rule for rule in rules if _share([demand.hours for demand in rule], offsets)), rules[-1])
 
 
-@lru_cache(maxsize=4096)
-def _several(window: Window, place: Place, offsets: tuple[timedelta, ...]) -> tuple[Demand, ...]:
-    """The demands of rule 1, else of rules 2 and 3, whichever the ``offsets`` leave an hour for."""
+def _rules(window: Window, place: Place) -> Iterator[tuple[Demand, ...]]:
+    """The demands of the rules in the text above, the strictest first."""
     country = (place.country or "") if window.business_days else None
-    everywhere = tuple(Demand(zone, (window.safe,), country) for zone in place.zones)
-    if _share([demand.hours for demand in everywhere], offsets):
-        return everywhere
-    demands = (everywhere[0], *(Demand(zone, AWAKE, None) for zone in place.zones[1:]))
-    while len(demands) > 1 and not _share([demand.hours for demand in demands], offsets):
-        demands = demands[:-1]
-    return demands
+    rail = _rail(place)
+    inside = [Demand(zone, (window.safe,), country) for zone in place.zones]
+    awake = [Demand(zone, AWAKE, None) for zone in place.zones]
+    yield (*rail, *inside)
+    for kept in range(len(awake), 0, -1):
+        yield (*rail, inside[0], *awake[1:kept])
+    for kept in range(len(awake) if rail else 0, 0, -1):
+        yield (*rail, *awake[:kept])
+
+
+@lru_cache(maxsize=4096)
+def _rail(place: Place) -> tuple[Demand, ...]:
+    """What the rail of a debit demands, wherever the payer is."""
+    rail = place.rail
+    if rail is None:
+        return ()
+    return (Demand(ZoneInfo(rail.zone), tuple(Window(*each).safe for each in rail.hours), rail.calendar),)
 
 
 def _share(hours: list[Hours], offsets: tuple[timedelta, ...]) -> bool:
-    """Whether zones with these hours and UTC offsets have ``SHARED`` of the day in common."""
+    """Whether zones with these hours and UTC offsets have ``SHARED`` of the day in common; one alone always has."""
     pairs = list(zip(hours, offsets, strict=False))  # rule 3 leaves the last zones out
 
     def common(instant: timedelta) -> bool:

@@ -1,25 +1,29 @@
-"""When does salary arrive in a country? The days on which a card that lacked funds is most likely to have some.
+"""When does salary arrive? The days on which a card that lacked funds is most likely to have some.
 
-Habits of employers are data: US and Canadian Fridays, the 15th and the month's end; the last working day in the UK and
-most of Europe; by law the 5th working day in Brazil; the 25th in Japan, the Netherlands and Sweden. A payday that is no
-working day moves to the working day before it, the way payroll moves.
+Habits of employers are data: US and Canadian Fridays, the 1st, the 15th and the month's end; the last working day in
+the UK and most of Europe; by law the 5th working day in Brazil; the 25th in Japan, the Netherlands and Sweden. A payday
+that is no working day moves to the working day before it, the way payroll moves. What earlier recoveries of a customer
+show stands before the habit of the country.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from functools import lru_cache
 
-from dateutil.rrule import FR, MONTHLY, WEEKLY, rrule
+from dateutil.rrule import FR, MO, MONTHLY, TH, TU, WE, WEEKLY, rrule
 
 from schedules.places import closed_days
 
 DAY = timedelta(days=1)
 FIFTH = 5
 LAST = -1
+WEEKLY_HABITS = {"mondays": MO, "tuesdays": TU, "wednesdays": WE, "thursdays": TH, "fridays": FR}
+MONTHLY_HABITS = ("last", "fifth_working_day", *(str(day) for day in range(1, 29)))
 HABITS: dict[str, tuple[str, ...]] = {
-    "US": ("fridays", "15", "last"),
-    "CA": ("fridays", "15", "last"),
+    "US": ("fridays", "1", "15", "last"),
+    "CA": ("fridays", "1", "15", "last"),
     "AU": ("fridays",),
     "BR": ("fifth_working_day",),
     "JP": ("25",),
@@ -27,35 +31,56 @@ HABITS: dict[str, tuple[str, ...]] = {
     "SE": ("25",),
 }
 USUAL = ("last",)
+# So few recoveries prove a habit: by chance three meet one of a month's days, or four a weekday, once in forty times.
+LEAST_MONTHLY, LEAST_WEEKLY = 3, 4
 
 
-def nearest_payday(country: str | None, day: date, reach: timedelta, earliest: date) -> date | None:
-    """Return the payday of ``country`` nearest to the local ``day``, at most ``reach`` away, not before ``earliest``.
+def habits_of(country: str | None, recovered: Sequence[date]) -> tuple[str, ...]:
+    """Return when a customer is paid: as the local days of their earlier recoveries show, else as in their country.
+
+    A habit is shown when every one of the days is its payday or the day after, in enough different months or weeks.
+    """
+    months, weeks = {(day.year, day.month) for day in recovered}, {day.isocalendar()[:2] for day in recovered}
+    candidates = [*MONTHLY_HABITS] if len(months) >= LEAST_MONTHLY else []
+    candidates += [*WEEKLY_HABITS] if len(weeks) >= LEAST_WEEKLY else []
+    for habit in candidates:
+        if all(_soon_after(habit, country or "", day) for day in recovered):
+            return (habit,)
+    return HABITS.get(country or "", USUAL)
+
+
+def _soon_after(habit: str, country: str, day: date) -> bool:
+    """Whether the day or the one before it is a payday; a move may have led it into the month before."""
+    months = {(near.year, near.month) for near in (day - DAY, day, day + 7 * DAY)}
+    return not {day, day - DAY}.isdisjoint(each for month in months for each in _paydays(habit, country, *month))
+
+
+def nearest_payday(
+    country: str | None, habits: Sequence[str], day: date, reach: timedelta, earliest: date
+) -> date | None:
+    """Return the payday by ``habits`` nearest to the local ``day``, at most ``reach`` away, not before ``earliest``.
 
     Of two that are equally near the later one is taken; ``None`` when there is none.
     """
     months = {(edge.year, edge.month) for edge in (day - reach, day, day + reach, day + reach + 7 * DAY)}
-    found = {each for year, month in months for each in _paydays(country or "", year, month)}
+    found = {each for habit in habits for month in months for each in _paydays(habit, country or "", *month)}
     near = [each for each in found if abs(each - day) <= reach and each >= earliest]
     return min(near, key=lambda each: (abs(each - day), -each.toordinal()), default=None)
 
 
-@lru_cache(maxsize=4096)
-def _paydays(country: str, year: int, month: int) -> tuple[date, ...]:
+@lru_cache(maxsize=16384)
+def _paydays(habit: str, country: str, year: int, month: int) -> tuple[date, ...]:
     """Return the paydays that belong to one month; a move may lead into the month before."""
-    return tuple(each for habit in HABITS.get(country, USUAL) for each in _by_habit(habit, country, year, month))
-
-
-def _by_habit(habit: str, country: str, year: int, month: int) -> list[date]:
     first = datetime(year, month, 1)  # noqa: DTZ001 - calendar days, no instants
     if habit == "fifth_working_day":
         days = rrule(MONTHLY, dtstart=first, count=31, bymonthday=range(1, 32), bymonth=month)
-        return [each for each in (d.date() for d in days) if each not in closed_days(country, year)][FIFTH - 1 : FIFTH]
-    if habit == "fridays":
-        fridays = rrule(WEEKLY, dtstart=first, byweekday=FR, count=FIFTH)
-        return [_moved(each.date(), country) for each in fridays if each.month == month]
+        working = [each for each in (d.date() for d in days) if each not in closed_days(country, year)]
+        return tuple(working[FIFTH - 1 : FIFTH])
+    if habit in WEEKLY_HABITS:
+        found = rrule(WEEKLY, dtstart=first, byweekday=WEEKLY_HABITS[habit], count=FIFTH)
+        return tuple(_moved(each.date(), country) for each in found if each.month == month)
     which = LAST if habit == "last" else int(habit)
-    return [_moved(each.date(), country) for each in rrule(MONTHLY, dtstart=first, bymonthday=which, count=1)]
+    return tuple(_moved(each.date(), country) for each in rrule(MONTHLY, dtstart=first, bymonthday=which, count=1))
 
 
 def _moved(day: date, country: str) -> date:

@@ -16,7 +16,10 @@ from zoneinfo import ZoneInfo
 
 import holidays
 
+from schedules.rails import RAILS, Rail
+
 DAY = timedelta(days=1)
+MARKETS = ("ECB", "FED")
 WEEKEND = (5, 6)  # Saturday and Sunday, where nothing better is known
 # Years outside these make the holidays package warn that its list is not complete: then no holiday is known.
 HOLIDAY_YEARS = {"IN": range(2001, 2036)}
@@ -24,10 +27,14 @@ HOLIDAY_YEARS = {"IN": range(2001, 2036)}
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a bank or a customer is: the country whose holidays count, and its zones, the most populous first."""
+    """Where a bank or a customer is: the country whose holidays count, and its zones, the most populous first.
+
+    ``rail`` is the scheme that a debit goes by, ``None`` for cards.
+    """
 
     country: str | None
     zones: tuple[ZoneInfo, ...]
+    rail: Rail | None = None
 
 
 def _read_zones() -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
@@ -46,23 +53,28 @@ COUNTRY_OF_ZONE, ZONES_OF_COUNTRY = _read_zones()
 
 
 @lru_cache(maxsize=4096)
-def place_of(country: str | None, time_zone: str | None) -> Place:
+def place_of(country: str | None, time_zone: str | None, brand: str | None = None) -> Place:
     """Where a card of ``country`` (ISO 3166-1 alpha-2) is, helped by the customer's ``time_zone`` (tz database name).
 
     The zone decides when it lies in the country or the country is not known; a name that is in no table counts as
-    not known, and with nothing known the place is UTC.
+    not known, and with nothing known the place is UTC. ``brand`` names the rail of a debit, whose country counts
+    where the method shows none.
     """
-    country = country.strip().upper() if country else None
+    rail = RAILS.get((brand or "").lower())
+    country = country.strip().upper() if country else (rail.country if rail else None)
     zone = time_zone if time_zone in COUNTRY_OF_ZONE else None
     zones = ZONES_OF_COUNTRY.get(country or "", ())
     if zone and (not zones or COUNTRY_OF_ZONE[zone] == country):
         zones = (zone,)
-    return Place(country or None, tuple(ZoneInfo(name) for name in zones or ("UTC",)))
+    return Place(country or None, tuple(ZoneInfo(name) for name in zones or (rail.zone if rail else "UTC",)), rail)
 
 
 @lru_cache(maxsize=1024)
 def closed_days(country: str, year: int) -> frozenset[date]:
-    """Weekends, public and bank holidays of ``country`` in ``year``; Saturdays and Sundays if it is not known."""
+    """Weekends, public and bank holidays of ``country`` in ``year``; Saturdays and Sundays if it is not known.
+
+    Instead of a country a financial market can be named, such as ``ECB`` for the clearing in euro.
+    """
     days = [date(year, 1, 1) + ahead * DAY for ahead in range((date(year + 1, 1, 1) - date(year, 1, 1)).days)]
     calendar = _calendar(country, year)
     if calendar is None:
@@ -72,6 +84,8 @@ def closed_days(country: str, year: int) -> frozenset[date]:
 
 def _calendar(country: str, year: int) -> holidays.HolidayBase | None:
     """The business calendar of one year, or ``None`` if the country is not known. Never filled later by a lookup."""
+    if country in MARKETS:
+        return holidays.financial_holidays(country, years=year, expand=False)
     if country not in holidays.list_supported_countries(include_aliases=False):
         return None
     kinds = holidays.country_holidays(country, expand=False).supported_categories

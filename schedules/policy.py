@@ -14,15 +14,16 @@ from datetime import date, time, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from schedules.budgets import MONTH_HOURS, Limit
+from schedules.budgets import MONTH_HOURS, YEAR_HOURS, Limit
 from schedules.declines import TABLE, DeclineClass, Row
 from schedules.hours import Window
+from schedules.places import ZONES_OF_COUNTRY
 
-ENDINGS = ("leave", "cancel", "mark_uncollectible", "release")
+ENDINGS = ("leave", "cancel", "mark_uncollectible", "pause", "release")
 GAPS = ("retry_later", "retry_soon")
-YEAR_HOURS = 8760
 T = TypeVar("T")
-WINDOWS = ("funds", "unexplained", "limit", "retry_soon", "new_credential", "contact")
+NIGHT = "00:30 to 06:00 is night, when nobody is charged or written to: no window may reach into it"
+WINDOWS = ("funds", "payday", "unexplained", "limit", "retry_soon", "new_credential", "contact")
 # What a TOML file calls the types of the fields; every other one is a table.
 WORDS = {
     int: "an integer",
@@ -81,12 +82,13 @@ class Rung:
 
 
 def _gaps() -> Mapping[str, tuple[int, ...]]:
-    return {"retry_later": (24, 48, 72, 96), "retry_soon": (2, 6, 24, 48)}
+    return {"retry_later": (24, 48, 72, 96), "retry_soon": (2, 6)}
 
 
 def _windows() -> Mapping[str, Window]:
     return {
         "funds": Window(time(6), time(21)),
+        "payday": Window(time(0, 1), time(0, 30)),
         "unexplained": Window(time(8), time(18), business_days=True),
         "limit": Window(time(6), time(21)),
         "retry_soon": Window(time(6), time(22)),
@@ -101,6 +103,14 @@ def _budgets() -> Mapping[str, tuple[Limit, ...]]:
         "mastercard": (Limit(10, 24), Limit(35, MONTH_HOURS)),
         "amex": (Limit(8, MONTH_HOURS),),
         "discover": (Limit(8, MONTH_HOURS),),
+        "us_bank_account": (Limit(3, 4320, per_case=True),),
+        "sepa_debit": (Limit(3, MONTH_HOURS, per_case=True),),
+        "bacs_debit": (Limit(3, MONTH_HOURS, per_case=True),),
+        "au_becs_debit": (Limit(3, MONTH_HOURS, per_case=True),),
+        "nz_bank_account": (Limit(2, MONTH_HOURS, per_case=True),),
+        "acss_debit": (Limit(2, MONTH_HOURS, per_case=True),),
+        "upi": (Limit(4, YEAR_HOURS, per_case=True),),
+        "pix": (Limit(4, YEAR_HOURS, per_case=True),),
     }
 
 
@@ -121,6 +131,7 @@ class Policy:
     max_attempts: int = 8
     spread_minutes: int = 40
     payday_reach_days: int = 3
+    payday_midnight: bool = False
     cooldown_hours: int = 48
     hold_hours: tuple[int, ...] = (24, 48, 72)
     excluded_countries: tuple[str, ...] = ("IN",)
@@ -139,6 +150,7 @@ class Policy:
     def _contradictions(self) -> tuple[tuple[str, bool, str], ...]:
         days = [rung.day for rung in self.ladder]
         notices = {rung.notice for rung in self.ladder}
+        strange = [country for country in self.excluded_countries if country not in ZONES_OF_COUNTRY]
         span = f"1 to {YEAR_HOURS}"
         return (
             ("deadline_days", not 1 <= self.deadline_days <= 365, "expected 1 to 365 days"),
@@ -149,7 +161,11 @@ class Policy:
             ("spread_minutes", not 0 <= self.spread_minutes <= 720, "expected 0 to 720 minutes"),
             ("cooldown_hours", not 1 <= self.cooldown_hours <= YEAR_HOURS, f"expected {span} hours"),
             ("hold_hours", _not_rising(self.hold_hours, 1, YEAR_HOURS), f"expected rising hours of {span}"),
-            ("excluded_countries", not all(map(_is_country, self.excluded_countries)), "expected two capital letters"),
+            (
+                "excluded_countries",
+                bool(strange),
+                f"unknown country {', '.join(strange)}, expected ISO codes such as IN",
+            ),
             ("budgets", any(brand != brand.lower() for brand in self.budgets), "expected brands in small letters"),
             ("ladder", _not_rising(days, 0, max(days, default=0)), "expected rising days of at least 0"),
             ("ladder", len(notices) < len(days) or "" in notices, "expected different notices, each with a name"),
@@ -161,12 +177,13 @@ class Policy:
                 f"expected hours of {span}",
             ),
             ("windows", set(self.windows) != set(WINDOWS), f"expected exactly {', '.join(WINDOWS)}"),
+            *((f"windows.{name}", each.at_night, NIGHT) for name, each in self.windows.items()),
         )
 
     @property
-    def overrides(self) -> dict[tuple[str, str], Row]:
-        """The merchant's own rows of the decline table, by source and code."""
-        return {(rule.source, rule.code): rule.row for rule in self.declines}
+    def overrides(self) -> tuple[Row, ...]:
+        """The merchant's own rows of the decline table; of two for one code the later counts."""
+        return tuple(rule.row for rule in self.declines)
 
     @classmethod
     def default(cls) -> Policy:
@@ -188,10 +205,6 @@ class Policy:
 
 def _not_rising(numbers: Sequence[int], least: int, most: int) -> bool:
     return list(numbers) != sorted(set(numbers)) or not all(least <= number <= most for number in numbers)
-
-
-def _is_country(code: str) -> bool:
-    return len(code) == len("DE") and code.isalpha() and code.isupper()
 
 
 def _over(default: T, given: Mapping[str, Any], where: str) -> T:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
 from schedules import Policy
+from schedules.budgets import Limit
+from schedules.hours import Window
+from schedules.policy import Rung
 from worker.cli import main
 from worker.models import OPEN_STATES, OUTCOMES
 from worker.settings import PREFIX, Settings
@@ -49,10 +55,42 @@ def test_the_readme_tells_every_command(name: str) -> None:
     assert name in table or f"`{name}`" in table
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Policy)])
-def test_the_policy_page_tells_every_key(name: str) -> None:
-    """A merchant finds each choice, its default and its reason."""
-    assert re.search(rf"^\| `{name}[.`]", POLICY, re.MULTILINE)
+def told(value: Any) -> str:
+    """Return a default as the page writes it."""
+    match value:
+        case Window(opens, closes, business_days):
+            return f"{opens:%H:%M}-{closes:%H:%M}{', business days' if business_days else ''}"
+        case Limit(attempts, hours):
+            return f"{attempts} in {hours} h{' per case' if value.per_case else ''}"
+        case Rung(notice, day):
+            return f"{notice} on day {day}"
+        case tuple() if all(isinstance(each, int | str) for each in value) and value:
+            return json.dumps(value)
+        case tuple():
+            return ", ".join(map(told, value)) or "none"
+        case _:
+            return json.dumps(value)
+
+
+def choices() -> list[tuple[str, str]]:
+    """Return every key of a policy, those of its tables too, with its default."""
+    found: list[tuple[str, str]] = []
+    for field in fields(Policy):
+        value = getattr(Policy(), field.name)
+        inner = value if isinstance(value, Mapping) else {None: value}
+        found += [(f"{field.name}.{key}" if key else field.name, told(each)) for key, each in inner.items()]
+    return found
+
+
+@pytest.mark.parametrize(("name", "default"), choices(), ids=lambda each: each[:40])
+def test_the_policy_page_tells_every_key_with_default_reason_and_source(name: str, default: str) -> None:
+    """One row for each, and the default is the one in force."""
+    assert re.search(rf"^\| `{re.escape(name)}` \| `{re.escape(default)}` \| [^|]+ \| [^|]+ \|$", POLICY, re.MULTILINE)
+
+
+def test_the_policy_page_tells_no_key_that_is_not_there() -> None:
+    """Each row is a choice."""
+    assert set(re.findall(r"^\| `([^`]+)` \|", POLICY, re.MULTILINE)) == {name for name, _ in choices()}
 
 
 def test_the_example_policy_is_valid(tmp_path: Path) -> None:

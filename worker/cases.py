@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, func, insert, select, union_all, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules import (
@@ -27,13 +27,15 @@ from schedules import (
 )
 from schedules.steps import as_json, utc_text
 from worker.leases import lease_end
-from worker.models import UNRESOLVED, attempts, cases, history, outbox
+from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history, outbox
+from worker.readings import FailedCharge
 
 if TYPE_CHECKING:
     from worker.readings import Reading
 
 MONTH = timedelta(days=30)
 TOUCH = timedelta(days=7)
+MOST_SUCCESSES = 6  # older paydays may be those of another employer
 
 
 def open_case(db: Connection, payment: FailedPayment, account: str | None, policy: Policy, now: datetime) -> int:
@@ -93,9 +95,17 @@ def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
         uses=uses_of(db, card.fingerprint, now),
         contacted=tuple(c.at for c in contacts if c.case_id == row.id),
         customer_contacts=tuple(c.at for c in contacts),
+        successes=_recovered(db, row.customer_id),
         ended=row.ended,
         paused=row.paused,
     )
+
+
+def _recovered(db: Connection, customer_id: str) -> tuple[datetime, ...]:
+    """Return when the customer's latest cases were recovered, the oldest first: their money had come by then."""
+    mine = cases.c.customer_id == customer_id, cases.c.state == "recovered"
+    latest = select(cases.c.closed_at).where(*mine).order_by(cases.c.closed_at.desc()).limit(MOST_SUCCESSES)
+    return tuple(reversed(db.execute(latest).scalars().all()))
 
 
 def payment_of(row: Row[Any]) -> FailedPayment:
@@ -116,23 +126,28 @@ def payment_of(row: Row[Any]) -> FailedPayment:
 
 
 def _declined(db: Connection, case_id: int) -> tuple[PastAttempt, ...]:
-    """Return the charges that the bank refused; those of observe mode count as refused in the same way."""
-    answered = attempts.c.state.in_(("declined", "observed"))
-    rows = db.execute(select(attempts).where(attempts.c.case_id == case_id, answered).order_by(attempts.c.number))
+    """Return the charges that the bank refused, whoever made them; those of observe mode count as refused too."""
+    answered = attempts.c.case_id == case_id, attempts.c.state.in_(("declined", "observed", "foreign"))
+    rows = db.execute(select(attempts).where(*answered).order_by(attempts.c.at, attempts.c.number))
     return tuple(PastAttempt(r.number, r.at, Card(**r.card), Decline(**r.decline)) for r in rows)
 
 
 def uses_of(db: Connection, fingerprint: str | None, now: datetime) -> tuple[datetime, ...]:
-    """Return the instants of every charge on a card in the last 30 days, over all cases, failed renewals included."""
+    """Return the instants of every charge on a card in the last 30 days: ours, failed renewals, and others' refused.
+
+    A charge of which both an event and a reading or an answer told counts once, at the later instant.
+    """
     if fingerprint is None:
         return ()
-    sent = select(attempts.c.at.label("at")).where(
+    charge = func.coalesce(attempts.c.charge_id, attempts.c.idempotency_key).label("charge")
+    sent = select(charge, attempts.c.at.label("at")).where(
         attempts.c.fingerprint == fingerprint, attempts.c.at > now - MONTH, attempts.c.state != "not_executed"
     )
-    renewed = select(cases.c.failed_at.label("at")).where(
+    renewed = select(func.coalesce(cases.c.failed_charge_id, cases.c.payment_id), cases.c.failed_at).where(
         cases.c.failed_card["fingerprint"].astext == fingerprint, cases.c.failed_at > now - MONTH
     )
-    return tuple(sorted(db.execute(union_all(sent, renewed)).scalars()))
+    used = union_all(sent, renewed).subquery()
+    return tuple(sorted(db.execute(select(func.max(used.c.at)).group_by(used.c.charge)).scalars()))
 
 
 def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
@@ -170,7 +185,7 @@ def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     db.execute(update(cases).where(cases.c.id == row.id).values(**ended))
     record(db, row.id, step.at, "closed", as_json(step))
     if step.outcome == "lost" and policy.ending not in ("leave", "release"):
-        post(db, row, "ending", policy.ending, step.at)
+        post(db, row, step.at, kind="ending", name=policy.ending, due_at=step.at)
 
 
 def _means(db: Connection, row: Row[Any], at: datetime) -> str:
@@ -185,10 +200,35 @@ def _means(db: Connection, row: Row[Any], at: datetime) -> str:
     return "silent_retry" if attempt is not None and row.card_entered_at is None else "customer"
 
 
-def post(db: Connection, row: Row[Any], kind: str, name: str, at: datetime) -> None:
-    """Put one message into the outbox; the same message of the same case is never put there twice."""
-    message = {"case_id": row.id, "customer_id": row.customer_id, "kind": kind, "name": name, "at": at, "due_at": at}
-    db.execute(upsert(outbox).values(message).on_conflict_do_nothing())
+def speak(db: Connection, row: Row[Any], notice: str, policy: Policy, now: datetime) -> None:
+    """Put a notice into the outbox; what the customer's other cases would say within the cool-down goes with it.
+
+    The caller lets nobody else speak to this customer until the transaction ends.
+    """
+    message_id = post(db, row, now, kind="notice", name=notice, due_at=now)
+    if message_id is None:
+        return
+    for other in _about_to_speak(db, row, now + timedelta(hours=policy.cooldown_hours)):
+        post(db, other, now, kind="notice", name=other.step["notice"], merged_into=message_id)
+        record(db, other.id, now, "merged", {"notice": other.step["notice"], "into": row.payment_id})
+        plan(db, other, policy, now)
+
+
+def _about_to_speak(db: Connection, row: Row[Any], until: datetime) -> list[Row[Any]]:
+    """Return the customer's other cases whose next step is a notice before ``until``, locked.
+
+    One that is locked already is left alone, so nobody waits here; whoever has leased one decides about it anew.
+    """
+    theirs = cases.c.customer_id == row.customer_id, cases.c.account.is_not_distinct_from(row.account)
+    soon = cases.c.id != row.id, cases.c.step["step"].astext == "contact", cases.c.due_at < until
+    found = select(cases).where(*theirs, *soon).order_by(cases.c.id).with_for_update(skip_locked=True)
+    return [other for other in db.execute(found) if unresolved(db, other.id) is None]
+
+
+def post(db: Connection, row: Row[Any], at: datetime, **message: Any) -> int | None:
+    """Put one message into the outbox and return its id; None when the case has said the same before."""
+    values = {"case_id": row.id, "customer_id": row.customer_id, "at": at, **message}
+    return db.execute(upsert(outbox).values(values).on_conflict_do_nothing().returning(outbox.c.id)).scalar()
 
 
 def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, now: datetime) -> Row[Any]:
@@ -209,23 +249,74 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
         "time_zone": reading.time_zone or row.time_zone,
         "locale": reading.locale or row.locale,
     }
-    if reading.decline is not None and (reading.charge_id != row.charge_id or row.refreshed_at is None):
-        found |= _evidence(db, row, reading)
+    unseen = reading.charge_id not in (None, row.charge_id, row.failed_charge_id)
+    if reading.decline is not None and (unseen or row.refreshed_at is None):
+        found |= _evidence(db, row, reading, now)
     if card != row.card:
         record(db, row.id, now, "card_read" if row.refreshed_at is None else "card_changed", {"by_hand": by_hand})
     return db.execute(update(cases).where(cases.c.id == row.id).values(**found).returning(cases)).one()
 
 
-def _evidence(db: Connection, row: Row[Any], reading: Reading) -> dict[str, Any]:
-    """A charge not seen before: its codes belong to the latest refusal, be it an attempt or the renewal itself."""
-    decline = asdict(reading.decline) if reading.decline else {}
-    latest = select(func.max(attempts.c.number)).where(attempts.c.case_id == row.id, attempts.c.state == "declined")
-    number = db.execute(latest).scalar()
-    if number is None:
-        return {"charge_id": reading.charge_id, "decline": decline, "failed_card": asdict(reading.charged)}
-    mine = attempts.c.case_id == row.id, attempts.c.number == number, attempts.c.state == "declined"
-    db.execute(update(attempts).where(*mine).values(decline=decline, charge_id=reading.charge_id))
-    return {"charge_id": reading.charge_id}
+def _evidence(db: Connection, row: Row[Any], reading: Reading, now: datetime) -> dict[str, Any]:
+    """A refusal not seen before: of an attempt of ours, of the renewal itself, or of a charge that others made."""
+    seen: dict[str, Any] = {"charge_id": reading.charge_id}
+    if _of_an_attempt(db, row, reading):
+        return seen
+    charge = _elsewhere(row, reading)
+    if charge is None:
+        told = asdict(reading.decline) if reading.decline else {}
+        failed = {"failed_charge_id": reading.charge_id, "decline": told, "failed_card": asdict(reading.charged)}
+        return seen | failed
+    keep_foreign(db, charge, row.id)
+    record(db, row.id, now, "charged_elsewhere", {"charge": charge.id, "charged_at": utc_text(charge.at)})
+    return seen if row.failed_card.get("fingerprint") else {**seen, "failed_card": asdict(charge.card)}
+
+
+def _of_an_attempt(db: Connection, row: Row[Any], reading: Reading) -> bool:
+    """Give the attempt that made this charge its fuller evidence; a refusal without a charge yet is the latest's."""
+    mine, answered = attempts.c.case_id == row.id, attempts.c.state.in_(("declined", "foreign"))
+    latest = select(func.max(attempts.c.number)).where(mine, answered).scalar_subquery()
+    unnamed = and_(attempts.c.number == latest, attempts.c.state == "declined", attempts.c.charge_id.is_(None))
+    made_it = update(attempts).where(mine, or_(attempts.c.charge_id == reading.charge_id, unnamed))
+    told = {"decline": asdict(reading.decline) if reading.decline else {}, "charge_id": reading.charge_id}
+    return db.execute(made_it.values(told)).rowcount > 0
+
+
+def _elsewhere(row: Row[Any], reading: Reading) -> FailedCharge | None:
+    """Return the charge when it cannot be the renewal's: another one is, or it was made after the renewal failed."""
+    decline, charge_id, at = reading.decline, reading.charge_id, reading.charged_at
+    if decline is None or charge_id is None or at is None or (row.failed_charge_id is None and at <= row.failed_at):
+        return None
+    return FailedCharge(charge_id, at, row.payment_id, row.amount_minor, row.currency, reading.charged, decline)
+
+
+def keep_foreign(db: Connection, charge: FailedCharge, case_id: int | None = None) -> None:
+    """Write down, once, a refused charge that we did not make: without a case until a reading shows whose it is.
+
+    It stands among the attempts, numbered on, because the card's budget and the waits of its case are the same.
+    """
+    number = select(func.coalesce(func.max(attempts.c.number), 0) + 1).where(
+        attempts.c.case_id == case_id, attempts.c.state != "not_executed"
+    )
+    values = {
+        "case_id": case_id,
+        "payment_id": charge.payment_id,
+        "number": 1 if case_id is None else number.scalar_subquery(),
+        "idempotency_key": charge.id,  # unique: one row for each charge
+        "state": "foreign",
+        "at": charge.at,
+        "settled_at": MACHINE_NOW,
+        "card": asdict(charge.card),
+        "fingerprint": charge.card.fingerprint,
+        "amount_minor": charge.amount_minor,
+        "currency": charge.currency,
+        "decline": asdict(charge.decline),
+        "charge_id": charge.id,
+    }
+    told = upsert(attempts).values(values)
+    better = {name: told.excluded[name] for name in ("case_id", "payment_id", "number", "decline")}
+    adopted = attempts.c.case_id.is_(None) & told.excluded.case_id.is_not(None)
+    db.execute(told.on_conflict_do_update(index_elements=["idempotency_key"], set_=better, where=adopted))
 
 
 def look_again(db: Connection, row: Row[Any], policy: Policy, now: datetime, **news: Any) -> None:

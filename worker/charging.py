@@ -14,7 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
 from schedules import Charge, Close, Contact, Decline, Policy, Refresh, Step, Wait
-from worker.cases import LeaseLost, let_go, lock, plan, post, record, store_reading, take_over, unresolved
+from worker.cases import LeaseLost, let_go, lock, plan, record, speak, store_reading, take_over, unresolved
 from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, install
 from worker.stripe_gateway import (
     Declined,
@@ -56,6 +56,7 @@ class Held:
     case_id: int
     token: UUID
     payment_id: str
+    customer_id: str
     account: str | None
 
 
@@ -97,7 +98,7 @@ def _claim(desk: Desk, case_id: int, hint: UUID) -> Held | None:
         if token is None:
             return None
         row = lock(db, case_id, token)
-        return Held(case_id, token, row.payment_id, row.account)
+        return Held(case_id, token, row.payment_id, row.customer_id, row.account)
 
 
 def _give_back(desk: Desk, held: Held, not_before: datetime | None = None, error: str | None = None) -> None:
@@ -146,9 +147,14 @@ def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
 
 
 def _speak(desk: Desk, held: Held, step: Contact) -> Due | None:
+    """Decide again while no other case of the customer can speak, then speak; only then is the cool-down certain."""
     with desk.engine.begin() as db:
+        _one_at_a_time(db, held.customer_id)
         row = lock(db, held.case_id, held.token)
-        post(db, row, "notice", step.notice, desk.now)
+        again = _next(db, row, desk)
+        if again is None or again.step != step:
+            return again
+        speak(db, row, step.notice, desk.policy, desk.now)
         return _next(db, row, desk)
 
 
@@ -157,7 +163,7 @@ def _charge(desk: Desk, held: Held, due: Due, step: Charge) -> Due | None:
     reading = desk.gateway.read(held.payment_id, held.account)
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
-        _one_at_a_time_per_card(db, row.card["fingerprint"])
+        _one_at_a_time(db, row.card["fingerprint"])
         again = _next(db, row, desk)
         if again is None or again.step != step:
             return again
@@ -183,10 +189,10 @@ def _postpone(db: Connection, held: Held, until: datetime) -> None:
     db.execute(update(cases).where(*mine).values(due_at=until))
 
 
-def _one_at_a_time_per_card(db: Connection, fingerprint: str | None) -> None:
-    """Serialise the count of a card's uses: two cases with one card never both take the last of its budget."""
-    if fingerprint is not None:
-        db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(fingerprint, 0))))
+def _one_at_a_time(db: Connection, shared: str | None) -> None:
+    """Keep other cases of the same card or customer out: two never both take the last of a budget or a cool-down."""
+    if shared is not None:
+        db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(shared, 0))))
 
 
 def _write_down(db: Connection, row: Row[Any], step: Charge, desk: Desk) -> Row[Any]:

@@ -11,10 +11,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
+import tomli_w
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
@@ -23,6 +25,7 @@ from sqlalchemy import select
 from schedules import Policy, PolicyError
 from schedules.steps import utc_text
 from worker import app, database, eventfile, inbox, logs, plans, report_view
+from worker import doctor as examine
 from worker.embedded import servers
 from worker.embedded_site import EmbeddedError
 from worker.models import OPEN_STATES, OUTCOMES, cases, history
@@ -63,7 +66,7 @@ def main() -> None:
 
 
 @contextmanager
-def installation(*, migrate: bool | None = None) -> Iterator[None]:
+def installation(*, migrate: bool | None = None, check: bool = True) -> Iterator[None]:
     """Provide database and broker for the time of a command, and see that the database has this version's shape.
 
     With neither address configured the embedded servers are used, and started when they are not running.
@@ -72,7 +75,8 @@ def installation(*, migrate: bool | None = None) -> Iterator[None]:
     if settings.database_url and settings.broker_url:
         if migrate:
             database.upgrade(app.engine())
-        database.require_current(app.engine())
+        if check:
+            database.require_current(app.engine())
         yield
         return
     if settings.database_url or settings.broker_url:
@@ -173,11 +177,12 @@ def plan(file: Any, policy_file: Path | None, as_json: bool) -> None:
 
 
 def _tell_calendar(calendar: dict[str, Any]) -> None:
-    click.echo(calendar["payment_id"])
+    shared = [why for why in calendar["steps"][0]["reasons"] if why.startswith(("class:", "evidence:", "unknown:"))]
+    click.echo(f"{calendar['payment_id']}  {', '.join(shared)}")
     for step in calendar["steps"]:
         what = step.get("notice") or step.get("outcome") or ""
-        local = step["local"][:16].replace("T", " ")
-        click.echo(f"  {step['at']}  {local} local  {step['step']:8} {what:16} {step['reasons'][-1]}")
+        why = "; ".join(reason for reason in step["reasons"] if reason not in shared)
+        click.echo(f"  {step['at']}  {step['local']}  {step['step']:8} {what:16} {why}")
 
 
 @main.group()
@@ -188,26 +193,40 @@ def policy() -> None:
 @policy.command("show")
 @as_json
 def policy_show(as_json: bool) -> None:
-    """Print the policy in force."""
-    told = json.loads(json.dumps(_plain(app.policy()), default=str))
-    show(told) if as_json else click.echo(json.dumps(told, indent=2))
+    """Print the policy in force, as a file that can be changed and used."""
+    chosen = _known(asdict(app.policy()))
+    show(json.loads(json.dumps(chosen, default=str))) if as_json else click.echo(tomli_w.dumps(chosen), nl=False)
 
 
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+def _known(value: Any) -> Any:
+    """Return a value without the keys that hold nothing: TOML has no word for it."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+        return {key: _known(item) for key, item in value.items() if item is not None}
+    return [_known(item) for item in value] if isinstance(value, tuple) else value
 
 
 @policy.command("check")
 @click.argument("file", type=click.Path(path_type=Path))
 @as_json
 def policy_check(file: Path, as_json: bool) -> None:
-    """Check a policy FILE; the first thing wrong is named by its key."""
-    Policy.load(file)
-    show({"ok": True}) if as_json else click.echo(f"{file}: a valid policy")
+    """Check a policy FILE: every value, what contradicts itself, and that every case comes to an end."""
+    chosen = Policy.load(file)
+    with _progress("calendars", quiet=as_json) as step:
+        found = plans.check(chosen, step)
+    show(found.as_json()) if as_json else _tell_check(file, found)
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _tell_check(file: Path, found: plans.Checked) -> None:
+    for line in (*found.contradictions, *found.counterexamples[:MANY]):
+        click.echo(f"{file}: {line}", err=True)
+    if len(found.counterexamples) > MANY:
+        click.echo(f"and {len(found.counterexamples) - MANY} more; --json lists them all", err=True)
+    if found.ok:
+        click.echo(f"{file}: a valid policy")
+    if not found.counterexamples:
+        click.echo(f"{found.calendars} calendars, of every decline code: each one ends in time and keeps every promise")
 
 
 @main.group()
@@ -290,6 +309,25 @@ def report(as_json: bool) -> None:
     with installation(), app.engine().connect() as connection:
         found = make_report(connection)
     show(found.as_json()) if as_json else report_view.tell(found)
+
+
+@main.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Look whether everything is in order, and say what to do where it is not."""
+    with installation(check=False):
+        asked = app.engine(), app.policy(), app.now()
+        found = examine.checks(*asked)
+        codes = examine.unknown_codes(*asked) if as_json and found[0].ok else []
+    if as_json:
+        told = [{"code": each.code, "count": each.count} for each in codes]
+        show({"checks": [asdict(each) for each in found], "unknown_codes": told})
+    else:
+        for each in found:
+            advice = f"; {each.advice}" if each.advice else ""
+            click.echo(f"{'ok  ' if each.ok else 'FAIL'}  {each.name}: {each.detail}{advice}")
+    if not all(each.ok for each in found):
+        raise click.exceptions.Exit(1)
 
 
 @main.command()

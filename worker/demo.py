@@ -145,7 +145,8 @@ class Driver:
         new = [path for path in self.notices.glob("*.eml") if path.name not in self.told]
         for path in new:
             mail = message_from_bytes(path.read_bytes())
-            self._post("notice", {"invoice": mail["X-Dunning-Payment"], "notice": mail["X-Dunning-Notice"]})
+            for payment_id in mail.get_all("X-Dunning-Payment", ()):
+                self._post("notice", {"invoice": payment_id, "notice": mail["X-Dunning-Notice"]})
             self.told.add(path.name)
         return len(new)
 

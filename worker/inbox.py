@@ -16,9 +16,9 @@ from sqlalchemy import Connection, Engine, Row, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules import Decline, FailedPayment, Policy
-from worker.cases import look_again, open_case
+from worker.cases import keep_foreign, look_again, open_case
 from worker.models import MACHINE_NOW, OPEN_STATES, cases, events
-from worker.readings import UnknownShape, instant, reading_of
+from worker.readings import FailedCharge, UnknownShape, charge_evidence, instant, reading_of
 
 CURRENCIES = frozenset(list_currencies())
 MOST_TRIES = 5
@@ -27,10 +27,13 @@ LARGEST_MINOR = 2**53
 LONGEST_ID = 255  # Stripe promises no more; an index of PostgreSQL takes 2,700 bytes
 
 PERSONAL = frozenset(
-    f"{of}{what}" for of in ("", "customer_") for what in ("address", "email", "name", "phone", "shipping", "tax_ids")
+    f"{of}{what}"
+    for of in ("", "billing_", "cardholder_", "customer_", "payer_", "shipping_", "verified_")
+    for what in ("address", "email", "name", "phone", "shipping", "tax_ids")
 ) | {"billing_details", "receipt_email"}
 
 FAILED = ("invoice.payment_failed", "invoice.payment_action_required")
+REFUSED = "charge.failed"  # networks limit refused charges and their repetition: one that succeeds is not counted
 ENDED = {
     "invoice.paid": "paid",
     "invoice.payment_succeeded": "paid",
@@ -46,7 +49,7 @@ CHANGED = (
     "customer.subscription.deleted",
     "charge.dispute.created",
 )
-OURS = frozenset((*FAILED, *ENDED, *CHANGED))
+OURS = frozenset((*FAILED, REFUSED, *ENDED, *CHANGED))
 
 
 class BadEvent(ValueError):
@@ -93,6 +96,8 @@ def parse_event(value: Any) -> Event:
         _check_storable(value)
     if event.type in FAILED:
         failed_payment(event)
+    elif event.type == REFUSED:
+        failed_charge(event)
     elif event.type in ENDED:
         _text(event.subject, "id", "invoice")
     return event
@@ -150,13 +155,7 @@ def failed_payment(event: Event) -> FailedPayment:
     Raises ``BadEvent`` naming the field that is missing or wrong.
     """
     invoice = event.subject
-    amount, currency = invoice.get("amount_remaining"), invoice.get("currency")
-    if type(amount) is not int or not 0 <= amount <= LARGEST_MINOR:
-        msg = f"invoice with a wrong 'amount_remaining': {amount!r:.40}"
-        raise BadEvent(msg)
-    if not isinstance(currency, str) or currency.upper() not in CURRENCIES:
-        msg = f"invoice with an unknown 'currency': {currency!r:.40}"
-        raise BadEvent(msg)
+    amount, currency = _money(invoice, "amount_remaining", "invoice")
     payment_id, customer_id = _text(invoice, "id", "invoice"), _text(invoice, "customer", "invoice")
     try:
         reading = reading_of(dict(invoice))
@@ -172,6 +171,33 @@ def failed_payment(event: Event) -> FailedPayment:
         decline=reading.decline or Decline(),
         card=reading.charged,
     )
+
+
+def _money(holder: Mapping[str, Any], key: str, where: str) -> tuple[int, str]:
+    """Return an amount in minor units with its currency."""
+    amount, currency = holder.get(key), holder.get("currency")
+    if type(amount) is not int or not 0 <= amount <= LARGEST_MINOR:
+        msg = f"{where} with a wrong {key!r}: {amount!r:.40}"
+        raise BadEvent(msg)
+    if not isinstance(currency, str) or currency.upper() not in CURRENCIES:
+        msg = f"{where} with an unknown 'currency': {currency!r:.40}"
+        raise BadEvent(msg)
+    return amount, currency
+
+
+def failed_charge(event: Event) -> FailedCharge:
+    """Return the refused charge of an event, whoever made it; raise ``BadEvent`` naming what is missing or wrong."""
+    charge = event.subject
+    charge_id, at = _text(charge, "id", "charge"), _instant(charge.get("created"), "created")
+    amount, currency = _money(charge, "amount", "charge")
+    try:
+        card, decline = charge_evidence(dict(charge))
+    except UnknownShape as error:
+        raise BadEvent(str(error)) from None
+    if card.fingerprint is not None:
+        _text({"fingerprint": card.fingerprint}, "fingerprint", "card")
+    payment_id = _text(charge, "payment_intent", "charge") if charge.get("payment_intent") else charge_id
+    return FailedCharge(charge_id, at, payment_id, amount, currency, card, decline)
 
 
 def _subscription_id(invoice: Mapping[str, Any]) -> str | None:
@@ -234,6 +260,8 @@ def handle(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
     """Apply one event to the cases it concerns."""
     if event.type in FAILED:
         _failed(db, event, policy, now)
+    elif event.type == REFUSED:
+        _refused(db, event, policy, now)
     elif event.type in ENDED:
         # A void may follow the customer's cancelation: a reading tells, so only a payment ends the case at once.
         news = {"ended": "paid"} if ENDED[event.type] == "paid" else {}
@@ -253,6 +281,16 @@ def _failed(db: Connection, event: Event, policy: Policy, now: datetime) -> None
     for row in known:
         if not _made_by_us(event):
             look_again(db, row, policy, now)
+
+
+def _refused(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
+    """Somebody charged a card and was refused: it uses up the card's budget, and the customer's cases are read."""
+    if _made_by_us(event):
+        return
+    known = _open(db, _concerns(event))  # locked before the charge is written, as when a reading writes it
+    keep_foreign(db, failed_charge(event))
+    for row in known:
+        look_again(db, row, policy, now)
 
 
 def _made_by_us(event: Event) -> bool:

@@ -30,7 +30,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 OPEN_STATES = ("silent", "contacting", "paused")
 OUTCOMES = ("recovered", "lost", "canceled", "released")
 UNRESOLVED = ("sent", "unknown", "processing")
-ATTEMPT_STATES = (*UNRESOLVED, "succeeded", "declined", "not_executed", "observed")
+ATTEMPT_STATES = (*UNRESOLVED, "succeeded", "declined", "not_executed", "observed", "foreign")
 
 metadata = MetaData(
     naming_convention={
@@ -96,6 +96,7 @@ cases = Table(
     Column("news", Integer, nullable=False, server_default=text("0")),
     Column("news_read", Integer, nullable=False, server_default=text("0")),
     Column("charge_id", Text),
+    Column("failed_charge_id", Text),
     Column("ended", Text),
     Column("paused", Boolean, nullable=False, server_default=false()),
     Column("state", Text, nullable=False, server_default="silent"),
@@ -121,7 +122,7 @@ attempts = Table(
     "attempts",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("case_id", BigInteger, ForeignKey("cases.id"), nullable=False, index=True),
+    Column("case_id", BigInteger, ForeignKey("cases.id"), index=True),  # none: a charge of which no case knows
     Column("payment_id", Text, nullable=False),
     Column("number", Integer, nullable=False),
     Column("idempotency_key", Text, nullable=False, unique=True),
@@ -157,6 +158,7 @@ outbox = Table(
     Column("kind", Text, nullable=False),
     Column("name", Text, nullable=False),
     Column("at", INSTANT, nullable=False),
+    Column("merged_into", BigInteger, ForeignKey("outbox.id"), index=True),  # the message that says this one too
     Column("due_at", INSTANT),
     Column("delivered_at", INSTANT),
     Column("lease_token", Uuid),
@@ -165,6 +167,7 @@ outbox = Table(
     Column("error", Text),
     UniqueConstraint("case_id", "kind", "name"),
     CheckConstraint(one_of("kind", ("notice", "ending")), name="kind"),
+    CheckConstraint("merged_into IS NULL OR due_at IS NULL", name="merged_never_leaves"),
     Index("ix_outbox_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_outbox_customer_id", "customer_id", "at", postgresql_where=text("kind = 'notice'")),
 )

@@ -1,7 +1,8 @@
 """What is said to the customer, and how does it leave? Outbox rows, delivered later and once.
 
-The address is read from the provider at the moment of sending and is never stored or logged. A notice whose case
-has ended meanwhile is dropped. A delivery that may or may not have happened is shown, not repeated.
+The address is read from the provider at the moment of sending and is never stored or logged. One notice may name
+several invoices of a customer; those whose case has ended meanwhile are left out, and without any it is dropped. A
+notice that may or may not have been delivered is shown, not repeated.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ from worker.cases import record
 from worker.models import OPEN_STATES, cases, outbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from worker.charging import Desk
     from worker.readings import Reading
 
 MOST_TRIES = 8
 UNCERTAIN = "uncertain: handed over once, perhaps delivered"
+OVER = "the case has ended"
+OBSERVED = "observe mode sends nothing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,84 +80,125 @@ def _smtp(url: str) -> Iterator[smtplib.SMTP]:
         yield server
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One invoice that a message is about: its row of the outbox, and its case as it was when the message was taken."""
+
+    row: Row[Any]
+    case: Row[Any]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is still something to say, as far as we know."""
+        return self.case.state in OPEN_STATES and self.case.ended is None
+
+
 def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     """Deliver one message of the outbox; False when the hint was used before or nothing was to be delivered."""
-    message, case = _take(desk, message_id, hint)
-    if message is None:
+    items = _take(desk, message_id, hint)
+    if not items:
         return False
-    key = f"{case.payment_id}-{message.name}"
     try:
-        unwanted = _unwanted(desk, mailbox, message, case) or _hand_over(desk, mailbox, message, case, key)
+        errors = _carry_out(desk, mailbox, items)
     except Exception as error:
-        _settle(desk, message, case, f"{type(error).__name__}", again=True)
+        _settle(desk, items, [type(error).__name__] * len(items), again=True)
         raise
-    _settle(desk, message, case, unwanted, again=False)
-    return unwanted is None
+    _settle(desk, items, errors, again=False)
+    return None in errors
 
 
-def _take(desk: Desk, message_id: int, hint: UUID) -> tuple[Row[Any] | None, Any]:
-    """Use up the hint; a second delivery of the same hint finds another token."""
+def _take(desk: Desk, message_id: int, hint: UUID) -> list[Item]:
+    """Use up the hint, and return the message with all that was merged into it, the message itself first.
+
+    A second delivery of the same hint finds another token, and nothing.
+    """
     silent = or_(outbox.c.error.is_(None), outbox.c.error == UNCERTAIN)  # whoever took it before was not heard of again
     doubt = case((and_(outbox.c.tries > 0, silent), UNCERTAIN))
     own = {"lease_token": func.gen_random_uuid(), "tries": outbox.c.tries + 1, "error": doubt}
     mine = outbox.c.id == message_id, outbox.c.lease_token == hint, outbox.c.due_at.is_not(None)
     with desk.engine.begin() as db:
-        message = db.execute(update(outbox).where(*mine).values(**own).returning(outbox)).one_or_none()
-        found = None if message is None else db.execute(select(cases).where(cases.c.id == message.case_id)).one()
-    return message, found
+        if db.execute(update(outbox).where(*mine).values(**own)).rowcount != 1:
+            return []
+        together = or_(outbox.c.id == message_id, outbox.c.merged_into == message_id)
+        rows = db.execute(select(outbox).where(together).order_by(outbox.c.id)).all()
+        about = select(cases).where(cases.c.id.in_([row.case_id for row in rows]))
+        found = {row.id: row for row in db.execute(about)}
+    return [Item(row, found[row.case_id]) for row in rows]
 
 
-def _unwanted(desk: Desk, mailbox: Mailbox, message: Row[Any], case: Row[Any]) -> str | None:
-    """Return why the message is not to be sent any more, or None."""
+def _carry_out(desk: Desk, mailbox: Mailbox, items: list[Item]) -> list[str | None]:
+    """Do what the message is for; return for each item why it was not to be done, or None."""
+    message, case = items[0].row, items[0].case
     if not desk.live:
-        return "observe mode sends nothing"
-    if message.kind == "notice" and (case.state not in OPEN_STATES or case.ended is not None):
-        return "the case has ended"
-    if message.error == UNCERTAIN and mailbox.smtp_url is not None:
-        return UNCERTAIN
-    return None
-
-
-def _hand_over(desk: Desk, mailbox: Mailbox, message: Row[Any], case: Row[Any], key: str) -> str | None:
-    """Carry the message out; return why not when the provider says that nothing is left to say."""
+        return [OBSERVED] * len(items)
+    key = f"{case.payment_id}-{message.name}"
     if message.kind == "ending":
         desk.gateway.end(message.name, case.payment_id, case.subscription_id, f"dunning-end-{key}", case.account)
-        return None
-    reading = desk.gateway.read(case.payment_id, case.account)
-    if reading.ended is not None:
-        return "the case has ended"
-    mailbox.send(write(reading, message.name, case.payment_id, mailbox.sender, key), key)
-    return None
+        return [None]
+    if message.error == UNCERTAIN and mailbox.smtp_url is not None and any(item.is_open for item in items):
+        return [UNCERTAIN] * len(items)
+    return _hand_over(desk, mailbox, items, key)
 
 
-def _settle(desk: Desk, message: Row[Any], case: Row[Any], error: str | None, *, again: bool) -> None:
-    """Write down that the message left, will be tried again, or will not leave."""
-    values: dict[str, Any] = {"lease_token": None, "lease_until": None, "error": error, "due_at": None}
-    if error is None:
-        values["delivered_at"] = desk.now
-    elif again and message.tries < MOST_TRIES:
-        values["due_at"] = desk.now + timedelta(minutes=2**message.tries)
-    told = {"kind": message.kind, "name": message.name, "error": error}
+def _hand_over(desk: Desk, mailbox: Mailbox, items: list[Item], key: str) -> list[str | None]:
+    """Send the notice for the items of which the provider says that something is left to say, if there are any."""
+    read = ((item, desk.gateway.read(item.case.payment_id, item.case.account)) for item in items if item.is_open)
+    left = {item.row.id: (item.row.name, reading) for item, reading in read if reading.ended is None}
+    if left:
+        names, readings = zip(*left.values(), strict=True)
+        mailbox.send(write(readings, names[0], mailbox.sender, key), key)
+    return [None if item.row.id in left else OVER for item in items]
+
+
+def _settle(desk: Desk, items: list[Item], errors: list[str | None], *, again: bool) -> None:
+    """Write down that the message left, will be tried again, or will not leave; for each item in its own history."""
+    message = items[0].row
+    later = desk.now + timedelta(minutes=2**message.tries) if again and message.tries < MOST_TRIES else None
+    mine = outbox.c.id == message.id, outbox.c.lease_token == message.lease_token
+    free = {"lease_token": None, "lease_until": None, "due_at": later}
     with desk.engine.begin() as db:
-        mine = outbox.c.id == message.id, outbox.c.lease_token == message.lease_token
-        if db.execute(update(outbox).where(*mine).values(**values)).rowcount == 1:
-            record(db, case.id, desk.now, "delivered" if error is None else "not_delivered", told)
+        if db.execute(update(outbox).where(*mine).values(**free)).rowcount != 1:
+            return
+        # In the order in which everybody locks cases: a line of history waits for who has locked its case.
+        for item, error in sorted(zip(items, errors, strict=True), key=lambda pair: int(pair[0].case.id)):
+            done = {"error": error, "delivered_at": desk.now if error is None else None}
+            db.execute(update(outbox).where(outbox.c.id == item.row.id).values(**done))
+            told = {"kind": item.row.kind, "name": item.row.name, "error": error}
+            record(db, item.case.id, desk.now, "delivered" if error is None else "not_delivered", told)
 
 
-def write(reading: Reading, name: str, payment_id: str, sender: str, key: str) -> EmailMessage:
-    """Return one notice as a message; the words never say more of the refusal than that the payment failed."""
-    if reading.email is None:
+def write(readings: Sequence[Reading], name: str, sender: str, key: str) -> EmailMessage:
+    """Return one notice about one or several invoices of a customer as a message.
+
+    Its words never say more of the refusal than that the payment failed.
+    """
+    if readings[0].email is None:
         msg = "the customer has no e-mail address"
         raise LookupError(msg)
     text = _templates().get_template(f"{name}.txt.j2")
-    words = {"amount": money(reading.amount_minor, reading.currency), "link": reading.link, "brand": reading.card.brand}
+    words = _words(readings)
     module = text.make_module(words)
     mail = EmailMessage()
-    mail["From"], mail["To"], mail["Subject"] = sender, reading.email, module.subject.strip()  # type: ignore[attr-defined]
+    mail["From"], mail["To"], mail["Subject"] = sender, readings[0].email, module.subject.strip()  # type: ignore[attr-defined]
     mail["Message-ID"] = f"<{key}@dunning>"
-    mail["X-Dunning-Payment"], mail["X-Dunning-Notice"] = payment_id, name
+    for reading in readings:
+        mail["X-Dunning-Payment"] = reading.payment_id
+    mail["X-Dunning-Notice"] = name
     mail.set_content(text.render(words).strip() + "\n")
     return mail
+
+
+def _words(readings: Sequence[Reading]) -> dict[str, Any]:
+    """Return what the templates may use: ``amount`` tells all of them in a row, ``payments`` has each with its link."""
+    amounts = [money(each.amount_minor, each.currency) for each in readings]
+    *others, last = amounts
+    brands = {each.card.brand for each in readings}
+    return {
+        "amount": f"{', '.join(others)} and {last}" if others else last,
+        "payments": [{"amount": a, "link": each.link} for a, each in zip(amounts, readings, strict=True)],
+        "several": bool(others),
+        "brand": brands.pop() if len(brands) == 1 else None,
+    }
 
 
 @lru_cache(maxsize=1)

@@ -1,15 +1,17 @@
-"""What would happen to these payments? Reads failed payments as JSON lines and writes their calendars ahead."""
+"""What would happen to these payments, and is this policy sound? Calendars ahead, without a database."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from schedules import Card, Decline, FailedPayment, Policy, plan_ahead
+from schedules.contradictions import contradictions
 from schedules.places import place_of
+from schedules.proof import counterexamples, sample_payments
 from schedules.steps import as_json
 
 KINDS: Mapping[str, type] = {"amount_minor": int, "exp_month": int, "exp_year": int, "tenure_days": int}
@@ -76,9 +78,37 @@ def _instant(value: Any) -> datetime:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was found about a policy: choices that are void, broken promises, and how many calendars were looked at."""
+
+    contradictions: tuple[str, ...]
+    counterexamples: tuple[str, ...]
+    calendars: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was found."""
+        return not self.contradictions and not self.counterexamples
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {"ok": self.ok, **asdict(self)}
+
+
+def check(policy: Policy, step: Callable[[int], None]) -> Checked:
+    """Look for contradictions, and walk through the calendar of every decline code; ``step`` is told how many."""
+    found: list[str] = []
+    number = 0
+    for number, payment in enumerate(sample_payments(), start=1):
+        found += counterexamples(payment, policy)
+        step(number)
+    return Checked(tuple(contradictions(policy)), tuple(found), number)
+
+
 def calendar(payment: FailedPayment, policy: Policy) -> dict[str, Any]:
     """Return the whole calendar of a case from its failure on, each step with its UTC and its local time."""
-    zone = place_of(payment.card.country, payment.time_zone).zones[0]
+    zone = place_of(payment.card.country, payment.time_zone, payment.card.brand).zones[0]
     steps = plan_ahead(payment, policy, payment.failed_at)
     told = [{**as_json(step), "local": step.at.astimezone(zone).isoformat(timespec="seconds")} for step in steps]
     return {"payment_id": payment.payment_id, "steps": told}

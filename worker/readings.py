@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from schedules import Card, Decline
+from schedules.regions import zone_of_address
 
 IN_FLIGHT = ("processing", "requires_action", "requires_capture")
 
@@ -40,6 +41,20 @@ class Reading:
     link: str | None
     time_zone: str | None = None
     locale: str | None = None
+    charged_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCharge:
+    """One refused charge as the provider shows it, whoever made it."""
+
+    id: str
+    at: datetime
+    payment_id: str
+    amount_minor: int
+    currency: str
+    card: Card
+    decline: Decline
 
 
 def decline_of(error: dict[str, Any], outcome: dict[str, Any]) -> Decline:
@@ -90,8 +105,20 @@ def read_objects(invoice: dict[str, Any], intent: dict[str, Any] | None) -> Read
     try:
         own = last_intent(invoice) or {"latest_charge": invoice.get("charge")}
         return _reading(invoice, own if intent is None else intent)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         msg = f"an invoice of an unknown shape: {type(error).__name__} {error}"[:200]
+        raise UnknownShape(msg) from None
+
+
+def charge_evidence(charge: dict[str, Any]) -> tuple[Card, Decline]:
+    """Return the card of a failed charge object and why it was refused; raise ``UnknownShape`` when it is none."""
+    try:
+        outcome = charge.get("outcome") or {}
+        reason = outcome.get("reason") if outcome.get("type") == "issuer_declined" else None
+        codes = {"decline_code": reason, "code": charge.get("failure_code")}
+        return card_of(_charged(charge)), decline_of(codes, outcome)
+    except (AttributeError, TypeError) as error:
+        msg = f"a charge of an unknown shape: {type(error).__name__} {error}"[:200]
         raise UnknownShape(msg) from None
 
 
@@ -152,9 +179,24 @@ def _reading(invoice: dict[str, Any], intent: dict[str, Any]) -> Reading:
         retried_by_provider=invoice.get("next_payment_attempt") is not None,
         email=customer.get("email") or invoice.get("customer_email"),
         link=invoice.get("hosted_invoice_url"),
-        time_zone=(customer.get("metadata") or {}).get("time_zone"),
+        time_zone=_time_zone(customer, method),
         locale=next(iter(customer.get("preferred_locales") or ()), None),
+        charged_at=instant(charge["created"]) if charge.get("created") is not None else None,
     )
+
+
+def _time_zone(customer: dict[str, Any], method: dict[str, Any]) -> str | None:
+    """Return the customer's own zone, else that of the customer's address, else that of the method's."""
+    own = (customer.get("metadata") or {}).get("time_zone")
+    addresses = (customer.get("address"), _expanded(method.get("billing_details")).get("address"))
+    zones = (_zone_at(_expanded(address), card_of(method).country) for address in addresses)
+    return own or next(filter(None, zones), None)
+
+
+def _zone_at(address: dict[str, Any], country: str | None) -> str | None:
+    """Return the zone of an address, in the card's ``country`` when it names none: a card form may ask for a ZIP."""
+    told = {key: value for key, value in address.items() if value and isinstance(value, str)}
+    return zone_of_address(told.get("country", country), told.get("state"), told.get("postal_code"))
 
 
 def _refusal(

@@ -63,7 +63,7 @@ def make_report(db: Connection) -> Report:
         recovered={name: means.get(name, 0) for name in MEANS},
         value=_value(db),
         attempts=_count(db, attempts, attempts.c.state.in_(("succeeded", "declined"))),
-        notices=_count(db, outbox, (outbox.c.kind == "notice") & outbox.c.delivered_at.is_not(None)),
+        notices=_messages(db),
         median_days=_days(db.execute(median).scalar()),
     )
 
@@ -74,6 +74,13 @@ def _counts(db: Connection, statement: Select[Any]) -> dict[str, int]:
 
 def _count(db: Connection, table: Any, condition: Any) -> int:
     return int(db.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
+
+
+def _messages(db: Connection) -> int:
+    """Count the notices that left; several cases may have been told in one."""
+    message = func.count(func.coalesce(outbox.c.merged_into, outbox.c.id).distinct())
+    left = outbox.c.kind == "notice", outbox.c.delivered_at.is_not(None)
+    return int(db.execute(select(message).where(*left)).scalar_one())
 
 
 def _days(found: Any) -> float | None:

@@ -36,6 +36,8 @@ EXPAND = [
 ]
 PAY_TRIES = 3
 API_VERSION = "2026-10-28.endive"  # that of the SDK we test with; a newer SDK brings another
+PAUSED: Any = {"pause_collection": {"behavior": "keep_as_draft"}}
+ENDED = ("canceled", "incomplete_expired")  # of a subscription
 REFUSED = (400, 401, 402, 403)
 # Before the idempotency layer, or refused by it: no charge was made.
 NOT_EXECUTED = (400, 401, 403, 404, 409, 429)
@@ -158,6 +160,16 @@ class StripeGateway:
         if ending == "cancel" and subscription_id is not None:
             with suppress(Gone):
                 self._ask(lambda: self._stripe.v1.subscriptions.cancel(subscription_id, {}, options))
+        if ending == "pause" and subscription_id is not None:
+            with suppress(Gone):
+                self._pause(subscription_id, options, account)
+
+    def _pause(self, subscription_id: str, options: Any, account: str | None) -> None:
+        """Have no more invoices collected. One that has ended is left as it is: Stripe would answer 400 to a change."""
+        subscriptions = self._stripe.v1.subscriptions
+        found = _plain(self._ask(lambda: subscriptions.retrieve(subscription_id, {}, _options(account))))
+        if found["status"] not in ENDED:
+            self._ask(lambda: subscriptions.update(subscription_id, PAUSED, options))
 
     def _ask(self, request: Callable[[], Any]) -> Any:
         try:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import requests
 
 from schedules import Card, Decline
 from schedules.declines import DeclineClass, classify
@@ -102,6 +103,7 @@ def test_a_reading_shows_the_open_invoice_its_card_and_the_whole_evidence(bank_o
         link="https://invoice.stripe.example/i/1",
         time_zone="America/New_York",
         locale="en-US",
+        charged_at=FAILED_AT,
     )
     assert str(reading.email).endswith(".1@customer.example")
 
@@ -323,28 +325,70 @@ def test_a_limit_met_on_the_way_to_an_unknown_outcome_does_not_make_it_known(ban
 # Endings
 
 
-def test_canceling_ends_the_subscription_and_doing_it_again_changes_nothing(bank_of: BankOf) -> None:
-    """The second call, after a crash between the call and its record, must not look like a failure."""
+@pytest.mark.parametrize(
+    ("ending", "asked", "shown"),
+    [
+        ("leave", [], ("open", "past_due", None)),
+        ("release", [], ("open", "past_due", None)),
+        ("cancel", ["DELETE /v1/subscriptions/sub_1 "], ("open", "canceled", None)),
+        ("mark_uncollectible", ["POST /v1/invoices/in_1/mark_uncollectible "], ("uncollectible", "past_due", None)),
+        (
+            "pause",
+            ["POST /v1/subscriptions/sub_1 pause_collection[behavior]=keep_as_draft"],
+            ("open", "past_due", "keep_as_draft"),
+        ),
+    ],
+)
+def test_each_ending_asks_for_one_thing_and_doing_it_again_changes_nothing(
+    bank_of: BankOf, ending: str, asked: list[str], shown: tuple[str | None, ...]
+) -> None:
+    """The second call, after a crash between the call and its record, must neither fail nor happen."""
     bank = bank_of()
+    told = []
     for _ in range(2):
-        bank.gateway.end("cancel", "in_1", "sub_1", "dunning-end-1", None)
-    assert bank.gateway.read("in_1").ended == "canceled"
+        bank.gateway.end(ending, "in_1", "sub_1", "dunning-end-1", None)
+        told.append([event["type"] for event in objects(bank, "events")["data"]])
+    assert [f"{each.method} {each.path} {each.body.decode()}" for each in bank.record.writes()] == 2 * asked
+    assert {each.key for each in bank.record.writes()} <= {"dunning-end-1"}
+    assert told[0] == told[1]
+    assert len(told[0]) == len(("charge.failed", "invoice.payment_failed")) + len(asked)
+    invoice, subscription = objects(bank, "invoices/in_1"), objects(bank, "subscriptions/sub_1")
+    paused = subscription["pause_collection"]
+    assert (invoice["status"], subscription["status"], paused and paused["behavior"]) == shown
 
 
-def test_marking_uncollectible_writes_the_invoice_off_and_doing_it_again_changes_nothing(bank_of: BankOf) -> None:
-    """The same key is replayed."""
+def objects(bank: Bank, path: str) -> JSON:
+    """Read something from the bank as the merchant's own backend would."""
+    answer = requests.get(f"{bank.url}/v1/{path}", headers={"Authorization": "Bearer sk_test_1"}, timeout=20)
+    found: JSON = answer.json()
+    return found
+
+
+@pytest.mark.parametrize("ending", ["leave", "release", "cancel", "pause"])
+def test_an_ending_of_an_invoice_without_a_subscription_sends_nothing(bank_of: BankOf, ending: str) -> None:
+    """There is nothing to end."""
     bank = bank_of()
-    for _ in range(2):
-        bank.gateway.end("mark_uncollectible", "in_1", "sub_1", "dunning-end-1", None)
-    assert bank.gateway.read("in_1").ended == "voided"
-
-
-@pytest.mark.parametrize(("ending", "subscription"), [("leave", "sub_1"), ("release", "sub_1"), ("cancel", None)])
-def test_an_ending_without_anything_to_do_sends_nothing(bank_of: BankOf, ending: str, subscription: str | None) -> None:
-    """Left as it is, handed to a person, or an invoice without a subscription."""
-    bank = bank_of()
-    bank.gateway.end(ending, "in_1", subscription, "dunning-end-1", None)
+    bank.gateway.end(ending, "in_1", None, "dunning-end-1", None)
     assert bank.record.of_api() == []
+
+
+@pytest.mark.parametrize("subscription", ["sub_1", "sub_unknown"])
+@pytest.mark.parametrize("ending", ["cancel", "pause"])
+def test_ending_a_subscription_that_is_gone_is_fine(bank_of: BankOf, ending: str, subscription: str) -> None:
+    """Somebody canceled it before, or deleted it altogether: nothing is left to end, and nothing is changed."""
+    bank = bank_of()
+    bank.gateway.end("cancel", "in_1", "sub_1", "dunning-end-1", None)
+    before = objects(bank, "events")
+    bank.gateway.end(ending, "in_1", subscription, "dunning-end-2", None)
+    assert objects(bank, "events") == before
+
+
+def test_an_ending_that_stripe_refuses_is_an_error(canned_of: BankOf) -> None:
+    """A key without the right to it: a person has to look, nothing counts as done."""
+    shown = (200, {"id": "sub_1", "object": "subscription", "status": "past_due"})
+    refused = (403, {"error": {"type": "invalid_request_error", "message": "no"}})
+    with pytest.raises(Refused, match="403"):
+        canned_of(shown, refused).gateway.end("pause", "in_1", "sub_1", "dunning-end-1", None)
 
 
 # On the wire

@@ -17,7 +17,7 @@ import pytest
 import worker
 from schedules import Card, Decline
 from worker.inbox import failed_payment, parse_event
-from worker.readings import Reading, card_of, reading_of
+from worker.readings import Reading, card_of, instant, reading_of
 
 JSON = dict[str, Any]
 Paths = tuple[Any, ...]
@@ -143,6 +143,7 @@ EXPECTED = Reading(
     retried_by_provider=False,
     email="someone@customer.example",
     link="https://invoice.stripe.example/i/1",
+    charged_at=instant(1786000000),
 )
 
 
@@ -290,6 +291,37 @@ def test_a_charge_under_way_and_a_retry_of_the_providers_own_are_seen(
     """Both mean: not ours to charge now."""
     reading = reading_of(having(NEW, value, *path))
     assert (reading.in_flight, reading.retried_by_provider) == (in_flight, retried)
+
+
+def zone_of(customer: JSON, billing: Any = None, country: str = "US") -> str | None:
+    """Return the zone that is read of a customer whose card has this country and these billing details."""
+    method = {**METHOD, "card": {**CARD, "country": country}, "billing_details": billing}
+    settings = {"default_payment_method": method}
+    return reading_of(having(NEW, {**CUSTOMER, "invoice_settings": settings, **customer}, "customer")).time_zone
+
+
+def test_the_customers_own_zone_comes_before_any_address() -> None:
+    """Then the customer's address, then that of the card."""
+    own, home = {"metadata": {"time_zone": "America/Adak"}}, {"address": {"country": "US", "state": "CA"}}
+    card = {"address": {"country": "US", "postal_code": "10001"}}
+    assert zone_of({**own, **home}, card) == "America/Adak"
+    assert zone_of({"metadata": {}, **home}, card) == "America/Los_Angeles"
+    assert zone_of({"metadata": {}, "address": None}, card) == "America/New_York"
+    assert zone_of({"address": {"country": "US", "state": None, "postal_code": None}}, card) == "America/New_York"
+
+
+def test_an_address_without_a_country_lies_in_that_of_the_card() -> None:
+    """Card forms that ask for a ZIP code only leave the country null."""
+    told = {"address": {"country": None, "postal_code": "60601", "state": None}}
+    assert zone_of({}, told) == "America/Chicago"
+    assert zone_of({}, told, "DE") is None
+
+
+@pytest.mark.parametrize("address", [None, {}, "1 Some Street", ["US"], {"country": 1, "state": {}, "postal_code": 5}])
+def test_an_address_of_any_other_shape_tells_no_zone(address: Any) -> None:
+    """Absent, null or of a wrong type: the rest is read all the same."""
+    assert zone_of({"address": address}, {"address": address}) is None
+    assert zone_of({"address": address}, address) is None
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FUNDS = Decline("insufficient_funds", "try_again_later", "51", "26", "issuer_declined", "insufficient_funds")
 OLD = Card("OLDoldOLDoldOLD1", "mastercard", "debit", "US", 4, 2027)
 NEW = Card("NEWnewNEWnewNEW1", "visa", "credit", "US", 9, 2029)
+KEPT_AS_DRAFT: Any = {"pause_collection": {"behavior": "keep_as_draft"}}
 EVERYTHING = [
     "customer.invoice_settings.default_payment_method",
     "default_payment_method",
@@ -239,11 +240,12 @@ def test_every_endpoint_answers_in_the_shape_stripe_describes(serve: Serve) -> N
     listed = v1.events.list({"limit": 100, "types": ["invoice.payment_failed", "invoice.paid"]})
     v1.events.retrieve(listed.data[0].id)
     v1.accounts.retrieve_current()
+    v1.subscriptions.update(invoice.parent.subscription_details.subscription, KEPT_AS_DRAFT)
     v1.subscriptions.cancel(invoice.parent.subscription_details.subscription)
     v1.invoices.mark_uncollectible(invoice.id)
     with pytest.raises(stripe.InvalidRequestError):
         v1.invoices.pay(invoice.id)
-    assert len(bank.http.seen) == 15
+    assert len(bank.http.seen) == 16
 
 
 def test_every_event_carries_an_object_stripe_describes(serve: Serve) -> None:
@@ -370,6 +372,31 @@ def test_a_written_off_invoice_is_not_paid(serve: Serve) -> None:
     with pytest.raises(stripe.InvalidRequestError):
         bank.pay("k1")
     assert bank.ledger["attempts"] == []
+
+
+def test_a_paused_subscription_shows_it_and_tells_it_once(serve: Serve) -> None:
+    """Pausing is an event with what was before; a second time changes nothing, and an empty text resumes."""
+    bank = serve()
+    subscriptions = bank.stripe.v1.subscriptions
+    for _ in range(2):
+        paused = subscriptions.update("sub_1", KEPT_AS_DRAFT)
+    assert paused.pause_collection.to_dict() == {"behavior": "keep_as_draft", "resumes_at": None}
+    assert (paused.status, bank.stripe.v1.invoices.retrieve("in_1").status) == ("past_due", "open")
+    [told] = bank.events(type="customer.subscription.updated")
+    assert told.data.object["pause_collection"] == paused.pause_collection
+    assert told.data.previous_attributes.to_dict() == {"pause_collection": None}
+    assert subscriptions.update("sub_1", {"pause_collection": ""}).pause_collection is None
+
+
+def test_a_subscription_that_ended_is_not_paused(serve: Serve) -> None:
+    """A canceled one is a 400, an unknown one a 404, and nothing is told."""
+    bank = serve()
+    bank.stripe.v1.subscriptions.cancel("sub_1")
+    for name, status in (("sub_1", 400), ("sub_2", 404)):
+        with pytest.raises(stripe.InvalidRequestError) as refused:
+            bank.stripe.v1.subscriptions.update(name, KEPT_AS_DRAFT)
+        assert refused.value.http_status == status
+    assert bank.events(type="customer.subscription.updated") == []
 
 
 def test_an_older_card_is_refused_as_it_was_before(serve: Serve) -> None:

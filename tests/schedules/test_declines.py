@@ -182,7 +182,7 @@ def test_a_named_cause_beats_an_unexplained_one_of_the_same_class() -> None:
 def test_one_code_differs_by_rail() -> None:
     """Missing funds have fewer retries on a bank debit, and its schemes have their own rows."""
     funds = Decline("insufficient_funds")
-    limits = {"visa": 8, "us_bank_account": 2, "sepa_debit": 2, "bacs_debit": 2, "au_becs_debit": 2, "acss_debit": 1}
+    limits = {"visa": 8, "us_bank_account": 2, "sepa_debit": 2, "bacs_debit": 2}
     assert {brand: classify(funds, brand).retry_limit for brand in limits} == limits
     assert classify(funds, "bacs_debit").wait == timedelta(hours=120)
     assert classify(Decline("bank_account_closed"), "us_bank_account").decline_class is DeclineClass.CUSTOMER_ACTION

@@ -6,8 +6,8 @@ from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
-from schedules import Card, Charge, Decline, FailedPayment, Policy, plan_ahead
-from schedules.paydays import nearest_payday
+from schedules import Card, Charge, Decline, Facts, FailedPayment, Policy, next_step, plan_ahead
+from schedules.paydays import habits_of, nearest_payday
 
 REACH = timedelta(days=3)
 FUNDS = Decline("insufficient_funds")
@@ -32,22 +32,22 @@ FUNDS = Decline("insufficient_funds")
 def test_the_nearest_payday_is_a_working_day_of_the_country(country: str | None, day: str, payday: str) -> None:
     """By the habit of its employers, moved to the working day before."""
     asked = date.fromisoformat(day)
-    assert nearest_payday(country, asked, REACH, date.min) == date.fromisoformat(payday)
+    assert nearest_payday(country, habits_of(country, []), asked, REACH, date.min) == date.fromisoformat(payday)
 
 
 def test_a_payday_out_of_reach_or_too_early_is_none() -> None:
     """At the last day within reach there is one, a day further there is none, nor before the earliest day allowed."""
     payday = date(2026, 1, 30)
-    assert nearest_payday("GB", payday - REACH, REACH, date.min) == payday
-    assert nearest_payday("GB", payday - REACH - timedelta(days=1), REACH, date.min) is None
-    assert nearest_payday("GB", payday + REACH, REACH, payday) == payday
-    assert nearest_payday("GB", payday + REACH, REACH, payday + timedelta(days=1)) is None
+    assert nearest_payday("GB", ["last"], payday - REACH, REACH, date.min) == payday
+    assert nearest_payday("GB", ["last"], payday - REACH - timedelta(days=1), REACH, date.min) is None
+    assert nearest_payday("GB", ["last"], payday + REACH, REACH, payday) == payday
+    assert nearest_payday("GB", ["last"], payday + REACH, REACH, payday + timedelta(days=1)) is None
 
 
 def test_of_two_paydays_equally_near_the_later_is_taken() -> None:
     """Money that has just come is better than money that came days ago."""
-    assert nearest_payday("US", date(2026, 1, 12), timedelta(days=4), date.min) == date(2026, 1, 15)
-    assert nearest_payday("BR", date(2026, 1, 8), timedelta(0), date.min) == date(2026, 1, 8)
+    assert nearest_payday("US", ["fridays", "15"], date(2026, 1, 12), timedelta(days=4), date.min) == date(2026, 1, 15)
+    assert nearest_payday("BR", ["fifth_working_day"], date(2026, 1, 8), timedelta(0), date.min) == date(2026, 1, 8)
 
 
 def first_charge(funding: str, policy: Policy, decline: Decline = FUNDS, day: int = 26) -> Charge:
@@ -92,3 +92,61 @@ def test_no_notice_is_risked_by_waiting_for_a_payday() -> None:
     """A retry within the silent days is not moved behind their end."""
     assert first_charge("debit", Policy(silent_days=10), day=25).at.day == 30
     assert first_charge("debit", Policy(silent_days=4), day=25).at.day == 28
+
+
+def days(*dates: str) -> list[date]:
+    """Local days from their ISO texts."""
+    return [date.fromisoformat(each) for each in dates]
+
+
+@pytest.mark.parametrize(
+    ("country", "recovered", "habits"),
+    [
+        ("GB", [], ("last",)),
+        ("GB", days("2026-01-28", "2026-02-28", "2026-04-29"), ("28",)),  # a Saturday's pay comes on Friday
+        ("GB", days("2026-01-10", "2026-02-10", "2026-03-11"), ("10",)),
+        ("GB", days("2026-01-10", "2026-02-10"), ("last",)),  # two prove nothing
+        ("GB", days("2026-01-10", "2026-01-10", "2026-01-10"), ("last",)),  # one month proves nothing
+        ("GB", days("2026-01-10", "2026-02-10", "2026-03-21"), ("last",)),  # no pattern
+        ("GB", days("2026-01-08", "2026-01-15", "2026-01-29", "2026-02-06"), ("thursdays",)),
+        ("GB", days("2026-01-08", "2026-01-15", "2026-01-29"), ("last",)),
+        ("DE", days("2026-01-30", "2026-02-27", "2026-03-31"), ("last",)),
+        ("US", days("2026-02-26", "2026-03-25", "2026-06-25"), ("25",)),
+        ("US", [], ("fridays", "1", "15", "last")),
+        (None, [], ("last",)),
+    ],
+)
+def test_a_customers_own_recoveries_show_when_they_are_paid(
+    country: str, recovered: list[date], habits: tuple[str, ...]
+) -> None:
+    """On the payday or the day after, each time, in three months or four weeks; else as the country pays."""
+    assert habits_of(country, recovered) == habits
+
+
+def test_the_first_minutes_of_a_payday_are_used_where_the_merchant_wants_it() -> None:
+    """From 00:06 to 00:25 in Britain; by default the morning of the day."""
+    charge = first_charge("debit", Policy(payday_midnight=True))
+    assert datetime(2026, 1, 30, 0, 6, tzinfo=UTC) <= charge.at <= datetime(2026, 1, 30, 0, 25, tzinfo=UTC)
+    assert first_charge("debit", Policy()).at >= datetime(2026, 1, 30, 6, 5, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("funding", ["prepaid", "credit"])
+def test_only_debit_cards_are_asked_at_midnight(funding: str) -> None:
+    """Salary arrives on the account behind a debit card."""
+    assert first_charge(funding, Policy(payday_midnight=True)) == first_charge(funding, Policy())
+
+
+def test_a_missed_midnight_waits_for_the_morning_and_not_for_the_next_midnight() -> None:
+    """Looked at only at two in the night of the payday."""
+    card = Card("fp", "visa", "debit", "GB", 1, 2028)
+    failed = datetime(2026, 1, 26, 3, 10, tzinfo=UTC)
+    payment = FailedPayment("in_1", "cus_1", "sub_1", 1000, "gbp", failed, FUNDS, card)
+    late = datetime(2026, 1, 30, 2, tzinfo=UTC)
+    step = next_step(Facts(payment, card, refreshed_at=failed, uses=(failed,)), Policy(payday_midnight=True), late)
+    assert isinstance(step, Charge)
+    assert datetime(2026, 1, 30, 6, 5, tzinfo=UTC) <= step.at < datetime(2026, 1, 30, 9, tzinfo=UTC)
+
+
+def test_a_payday_on_a_holiday_is_paid_on_the_working_day_before() -> None:
+    """Christmas Day 2026 is a Friday: the Dutch 25th comes on the 24th."""
+    assert nearest_payday("NL", ["25"], date(2026, 12, 26), REACH, date.min) == date(2026, 12, 24)

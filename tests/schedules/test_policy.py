@@ -29,7 +29,8 @@ def test_choosing_nothing_is_a_complete_policy(tmp_path: Path) -> None:
     assert load(tmp_path, "") == policy == Policy()
     assert (policy.deadline_days, policy.silent_days, policy.ending) == (28, 10, "leave")
     assert policy.excluded_countries == ("IN",)
-    assert all(window.opens >= time(6) for window in policy.windows.values())
+    assert not any(window.at_night for window in policy.windows.values())
+    assert not policy.payday_midnight
     assert [rung.day for rung in policy.ladder] == [0, 4, 9, 14]
 
 
@@ -122,7 +123,7 @@ def test_a_wrong_type_is_named(tmp_path: Path, text: str, message: str) -> None:
     [
         ("deadline_days = 0", "deadline_days: expected 1 to 365"),
         ("silent_days = 29", "silent_days: expected 0 to deadline_days"),
-        ("ending = 'forget'", "ending: expected one of leave, cancel, mark_uncollectible, release"),
+        ("ending = 'forget'", "ending: expected one of leave, cancel, mark_uncollectible, pause, release"),
         ("max_attempts = -1", "max_attempts: expected 0 to 100"),
         ("spread_minutes = 721", "spread_minutes: expected 0 to 720"),
         ("cooldown_hours = 0", "cooldown_hours: expected 1 to 8760"),
@@ -130,7 +131,7 @@ def test_a_wrong_type_is_named(tmp_path: Path, text: str, message: str) -> None:
         ("hold_hours = [48, 24]", "hold_hours: expected rising hours"),
         ("hold_hours = [-5]", "hold_hours: expected rising hours of 1 to 8760"),
         ("hold_hours = [99999999999999]", "hold_hours: expected rising hours of 1 to 8760"),
-        ("excluded_countries = ['in']", "excluded_countries: expected two capital letters"),
+        ("excluded_countries = ['in']", "excluded_countries: unknown country in, expected ISO codes"),
         ("[gaps_hours]\nretry_later = []", "gaps_hours: expected hours of 1 to 8760"),
         ("[gaps_hours]\nretry_later = [0]", "gaps_hours: expected hours of 1 to 8760"),
         ("[gaps_hours]\nretry_soon = [99999999999999]", "gaps_hours: expected hours of 1 to 8760"),

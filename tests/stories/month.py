@@ -52,6 +52,7 @@ class Month:
     clock: list[datetime]
     http: requests.Session = field(default_factory=requests.Session)
     seen: list[tuple[datetime, str, str]] = field(default_factory=list)
+    mailed: list[datetime] = field(default_factory=list)
     _states: dict[str, str] = field(default_factory=dict)
     _told: set[str] = field(default_factory=set)
     _zones: dict[str, str] = field(default_factory=dict)
@@ -111,8 +112,10 @@ class Month:
         new = [path for path in sorted(self.mailbox.folder.glob("*.eml")) if path.name not in self._told]
         for path in new:
             mail = message_from_bytes(path.read_bytes())
-            self.seen.append((now, mail["X-Dunning-Payment"], f"notice {mail['X-Dunning-Notice']}"))
-            self._control("notice", {"invoice": mail["X-Dunning-Payment"], "notice": mail["X-Dunning-Notice"]})
+            self.mailed.append(now)
+            for payment_id in mail.get_all("X-Dunning-Payment", ()):
+                self.seen.append((now, payment_id, f"notice {mail['X-Dunning-Notice']}"))
+                self._control("notice", {"invoice": payment_id, "notice": mail["X-Dunning-Notice"]})
             self._told.add(path.name)
         return bool(new)
 
@@ -165,10 +168,6 @@ class Month:
         """Return the local instants of the merchant's charges of one invoice."""
         mine = (each for each in self.charges if each["by"] == "merchant" and each["invoice"] == payment_id)
         return [datetime.fromisoformat(each["local"]) for each in mine]
-
-    def noticed_at(self) -> list[datetime]:
-        """Return the instants of all notices."""
-        return [at for at, _, effect in self.seen if effect.startswith("notice")]
 
     def diary(self, zone: str = NEW_YORK, names: tuple[str, ...] = ("in_1",)) -> dict[int, list[str]]:
         """Return the effects of each day that has any; the invoice's id stands before them when there are several."""

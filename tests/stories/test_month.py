@@ -141,8 +141,32 @@ def test_when_nobody_answers_the_case_is_lost_at_its_deadline_and_ends_the_subsc
         28: ["lost", "DELETE /v1/subscriptions/sub_1 200"],
     }
     assert within(month.charged_at(), time(6, 5), time(20, 55))
-    assert all(time(9) <= at.astimezone(month.charged_at()[0].tzinfo).time() <= time(20) for at in month.noticed_at())
-    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.noticed_at()))
+    assert all(time(9) <= at.astimezone(month.charged_at()[0].tzinfo).time() <= time(20) for at in month.mailed)
+    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.mailed))
+
+
+@pytest.mark.parametrize(
+    ("ending", "outcome", "asked"),
+    [
+        ("leave", "lost", None),
+        ("release", "released", None),
+        ("cancel", "lost", "DELETE /v1/subscriptions/sub_1"),
+        ("mark_uncollectible", "lost", "POST /v1/invoices/in_1/mark_uncollectible"),
+        ("pause", "lost", "POST /v1/subscriptions/sub_1"),
+    ],
+)
+def test_each_ending_is_carried_out_at_the_deadline_and_written_down(
+    play: Play, ending: str, outcome: str, asked: str | None
+) -> None:
+    """Only what the policy says is asked of the provider, once, and the history of the case tells it."""
+    month = play(Scripted((a_payment(decline=LOST),)), policy=replace(Policy.default(), ending=ending))
+    assert month.diary()[28] == [outcome, *([f"{asked} 200"] if asked else [])]
+    assert len(month.record.writes()) == bool(asked)
+    with month.engine.connect() as db:
+        lines = db.execute(select(history.c.what, history.c.detail).order_by(history.c.id)).all()
+    closed = [(line.what, line.detail["outcome"]) for line in lines if line.what == "closed"]
+    ended = [(line.what, line.detail["name"]) for line in lines if line.detail.get("kind") == "ending"]
+    assert (closed, ended) == ([("closed", outcome)], [("delivered", ending)] if asked else [])
 
 
 def test_two_cases_of_one_customer_never_speak_within_the_cool_down(play: Play) -> None:
@@ -163,7 +187,18 @@ def test_two_cases_of_one_customer_never_speak_within_the_cool_down(play: Play) 
         28: ["in_1: lost"],
         29: ["in_2: lost"],
     }
-    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.noticed_at()))
+    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.mailed))
+
+
+def test_two_invoices_of_one_customer_that_fail_on_one_day_are_told_together(play: Play) -> None:
+    """Each climbs its whole ladder, and the customer gets four messages instead of eight."""
+    second = a_payment(payment_id="in_2", subscription_id="sub_2", failed_at=FAILED_AT + 5 * HOUR)
+    month = play(Scripted((a_payment(), second)))
+    for payment_id in ("in_1", "in_2"):
+        told = [effect for _, of, effect in month.seen if of == payment_id and effect.startswith("notice")]
+        assert told == ["notice first", "notice reminder", "notice second_reminder", "notice last_chance"]
+    assert len(month.mailed) == len(Policy.default().ladder)
+    assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.mailed))
 
 
 @pytest.mark.parametrize("code", ["revocation_of_authorization", "stop_payment_order"])
@@ -242,7 +277,8 @@ def test_a_month_of_observing_plans_everything_and_writes_nothing(play: Play) ->
     assert month.ledger["summary"]["writes"] == 0
     assert not month.record.writes()
     with month.engine.connect() as db:
-        states = db.execute(select(attempts.c.state).distinct()).scalars().all()
+        ours = attempts.c.case_id.is_not(None)  # the renewals themselves were heard of as refused charges
+        states = db.execute(select(attempts.c.state).where(ours).distinct()).scalars().all()
         planned = db.execute(select(history.c.id).where(history.c.what == "planned")).scalars().all()
     assert states == ["observed"]
     assert len(planned) > 20

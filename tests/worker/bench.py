@@ -179,6 +179,10 @@ class Bench:
         """Have the next payment request go wrong."""
         self.control("faults", {"kind": kind, **more})
 
+    def charge_elsewhere(self, now: datetime, payment_id: str = "in_1") -> None:
+        """Have somebody else charge an invoice: a person in the dashboard, or another program."""
+        self.desk(now).gateway.pay(payment_id, f"shop-{now.isoformat()}")
+
     @property
     def ledger(self) -> list[JSON]:
         """Return every charge the bank saw, renewals left out."""
@@ -192,10 +196,11 @@ class Bench:
         return found
 
     def agrees(self) -> None:
-        """Both sides tell the same: each charge the bank saw is one settled attempt here, none approved twice."""
-        seen = {each["idempotency_key"]: each["approved"] for each in self.ledger if each["by"] == "merchant"}
+        """Both sides tell the same: each of our charges at the bank is one settled attempt, none approved twice."""
+        keys = {each["idempotency_key"]: each["approved"] for each in self.ledger if each["by"] == "merchant"}
+        seen = {key: approved for key, approved in keys.items() if not key.startswith("shop-")}
         with self.engine.connect() as db:
-            rows = db.execute(select(attempts).where(attempts.c.state != "not_executed")).all()
+            rows = db.execute(select(attempts).where(attempts.c.state.not_in(("not_executed", "foreign")))).all()
         assert {row.idempotency_key: row.state for row in rows} == {
             key: "succeeded" if approved else "declined" for key, approved in seen.items()
         }

@@ -51,7 +51,7 @@ def case_row(**changes: Any) -> JSON:
     return {**blank, "decline": {}, "failed_card": {}, "card": {}, "due_at": START, **changes}
 
 
-def attempt_row(case_id: int, **changes: Any) -> JSON:
+def attempt_row(case_id: int | None, **changes: Any) -> JSON:
     """The least that an attempt needs: one that was sent and has no answer yet."""
     blank = {"case_id": case_id, "payment_id": "in_1", "number": 1, "idempotency_key": "k1", "state": "sent"}
     return {**blank, "at": START, "card": {}, "amount_minor": 1999, "currency": "usd", **changes}
@@ -63,7 +63,7 @@ def add_case(engine: Engine, **changes: Any) -> int:
         return int(db.execute(insert(cases).values(case_row(**changes)).returning(cases.c.id)).scalar_one())
 
 
-def add_attempt(engine: Engine, case_id: int, **changes: Any) -> None:
+def add_attempt(engine: Engine, case_id: int | None, **changes: Any) -> None:
     """Store a bare attempt."""
     with engine.begin() as db:
         db.execute(insert(attempts).values(attempt_row(case_id, **changes)))
@@ -159,6 +159,29 @@ def old_invoice(**changes: Any) -> JSON:
     }
     old = {"charge": charge, "paid": False, "payment_intent": None, "subscription": "sub_1"}
     return {**{key: value for key, value in invoice().items() if key != "parent"}, **old, **changes}
+
+
+def failed_charge(**changes: Any) -> JSON:
+    """A refused charge on the stored card as an event carries it; by default one that no invoice asked for."""
+    card = {
+        name: getattr(CARD, name) for name in ("brand", "country", "exp_month", "exp_year", "fingerprint", "funding")
+    }
+    shown = {
+        "id": "ch_shop",
+        "object": "charge",
+        "amount": 500,
+        "billing_details": {"email": "ada.1@customer.example", "name": "Ada"},
+        "created": int((START + HOUR).timestamp()),
+        "currency": "usd",
+        "customer": "cus_1",
+        "failure_code": "card_declined",
+        "outcome": {"network_decline_code": "51", "reason": "insufficient_funds", "type": "issuer_declined"},
+        "payment_intent": "pi_shop",
+        "payment_method": "pm_1",
+        "payment_method_details": {"card": card, "type": "card"},
+        "status": "failed",
+    }
+    return {**shown, **changes}
 
 
 def event(

@@ -204,6 +204,17 @@ def test_attempts_of_facts_are_the_answers_of_this_case(engine: Engine) -> None:
     assert {(each.card, each.decline) for each in found} == {(CARD, FUNDS)}
 
 
+def test_refusals_of_others_stand_among_ours_in_order_of_time(engine: Engine) -> None:
+    """Heard of late, it has a later number; the waits count from the last refusal, whoever asked for it."""
+    case_id = opened(engine)
+    kept = {"decline": asdict(FUNDS), "card": asdict(CARD), "settled_at": START}
+    add_attempt(engine, case_id, state="declined", number=1, at=START + DAY, **kept)
+    add_attempt(engine, case_id, state="foreign", number=3, idempotency_key="ch_3", at=START + 2 * DAY, **kept)
+    add_attempt(engine, case_id, state="declined", number=2, idempotency_key="k2", at=START + 3 * DAY, **kept)
+    known = facts(engine, case_id, 4 * DAY)
+    assert ([each.number for each in known.attempts], known.last_failure) == ([1, 3, 2], START + 3 * DAY)
+
+
 def test_uses_are_counted_over_all_cases_of_the_card(engine: Engine) -> None:
     """Renewals and charges of every case on this fingerprint in 30 days, unknown outcomes included, sorted."""
     mine, other = opened(engine), opened(engine, payment(2, failed_at=START + HOUR))
@@ -280,7 +291,7 @@ def test_a_case_with_an_open_attempt_is_not_closed(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "messages"), [("leave", 0), ("cancel", 1), ("mark_uncollectible", 1), ("release", 0)]
+    ("ending", "messages"), [("leave", 0), ("cancel", 1), ("mark_uncollectible", 1), ("pause", 1), ("release", 0)]
 )
 def test_the_merchants_ending_of_a_lost_case_is_put_into_the_outbox(engine: Engine, ending: str, messages: int) -> None:
     """What the policy says about a lost case is carried out later; leave and release change nothing there."""

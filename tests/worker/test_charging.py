@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from schedules import Card, Decline
+from schedules import Card, Decline, Policy
 from tests.worker.bench import Scripted, Serve
 from tests.worker.builders import (
     CARD,
@@ -24,6 +24,8 @@ from tests.worker.builders import (
     TECHNICAL,
     add_case,
     at_once,
+    event,
+    failed_charge,
     one,
     opened,
     payment,
@@ -33,7 +35,9 @@ from tests.worker.builders import (
     told,
     until,
 )
-from worker import charging
+from worker import charging, inbox
+from worker.cases import uses_of
+from worker.report import make_report
 from worker.stripe_gateway import Unavailable
 
 STOPPED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -332,3 +336,100 @@ def test_the_same_case_is_charged_at_the_same_instants_twice(serve: Serve) -> No
         plans.append([row.at for row in the_attempts(street.engine)])
     assert plans[0] == plans[1]
     assert len(plans[0]) == 3
+
+
+@pytest.mark.parametrize("heard", [True, False], ids=["heard of", "found by reading"])
+def test_a_refusal_of_somebody_elses_charge_moves_the_backoff(serve: Serve, heard: bool) -> None:
+    """The next charge waits from that refusal on, with the next number and a key of its own; reports count ours."""
+    unexplained = Decline("do_not_honor", network_decline_code="05", outcome_type="issuer_declined")
+    street = serve(Scripted([payment(decline=unexplained)], declines=[unexplained]))
+    opened(street.engine, payment(decline=unexplained))
+    street.work(START)
+    planned = the_case(street.engine).due_at
+    theirs = planned - HOUR
+    street.charge_elsewhere(theirs)
+    if heard:
+        street.hear(theirs)
+        street.work(theirs)
+    street.run()
+    (foreign, ours), at = the_attempts(street.engine), theirs.replace(microsecond=0)
+    assert (foreign.number, foreign.state, foreign.at, foreign.decline) == (1, "foreign", at, asdict(unexplained))
+    assert (ours.number, ours.state, ours.at >= at + DAY > planned) == (2, "succeeded", True)
+    assert told(street.engine).count("charged_elsewhere") == 1
+    with street.engine.connect() as db:
+        assert make_report(db).attempts == 1
+    street.agrees()
+
+
+def test_a_retry_before_the_first_reading_is_not_taken_for_the_renewal(serve: Serve) -> None:
+    """The provider has retried by itself before we came: the renewal keeps its instant, the retry has its own."""
+    street = serve(Scripted(declines=[LOST]))
+    opened(street.engine, payment(decline=Decline(), card=Card()))
+    street.charge_elsewhere(START + 3 * DAY)
+    street.work(START + 4 * DAY)
+    row, [retry] = the_case(street.engine), the_attempts(street.engine)
+    assert (row.failed_at, row.decline, row.failed_card) == (START, asdict(Decline()), asdict(CARD))
+    assert (retry.state, retry.at, retry.decline) == ("foreign", START + 3 * DAY, asdict(LOST))
+    assert row.step["step"] != "charge"
+
+
+def test_somebody_elses_retries_use_up_the_attempts_of_the_policy(serve: Serve) -> None:
+    """With one retry allowed and made in the dashboard, none of ours is left."""
+    street = serve(Scripted(declines=[FUNDS]), policy=replace(Policy.default(), max_attempts=1))
+    opened(street.engine)
+    street.work(START)
+    street.charge_elsewhere(START + HOUR)
+    street.run()
+    assert ([row.state for row in the_attempts(street.engine)], len(street.ledger)) == (["foreign"], 1)
+    assert the_case(street.engine).state == "lost"
+
+
+def test_our_own_refusal_is_never_taken_for_somebody_elses(serve: Serve) -> None:
+    """Heard of, answered and read, each in its turn: two refusals of ours and the renewal are three uses."""
+    street = serve(Scripted(declines=[FUNDS, FUNDS]))
+    opened(street.engine)
+    while len(the_attempts(street.engine)) < 2:
+        street.hear(street.go_on())
+    sql(street.engine, "UPDATE cases SET due_at = :at, news = news + 1", at=street.instant[0])
+    street.go_on()
+    rows = the_attempts(street.engine)
+    assert [(row.number, row.state) for row in rows] == [(1, "declined"), (2, "declined")]
+    with street.engine.connect() as db:
+        assert uses_of(db, CARD.fingerprint, street.instant[0]) == (START, *(row.at for row in rows))
+
+
+def test_a_refusal_whose_charge_was_not_named_is_named_by_the_next_reading(serve: Serve) -> None:
+    """The answer said no without saying which charge: what the bank shows afterwards is that charge."""
+    street = serve(Scripted(declines=[FUNDS, LOST]))
+    opened(street.engine)
+    street.work(START)
+    street.go_on()
+    sql(street.engine, "UPDATE attempts SET charge_id = NULL, decline = '{}'")
+    sql(street.engine, "UPDATE cases SET due_at = :at, news = news + 1", at=street.instant[0] + MINUTE)
+    street.go_on()
+    [attempt] = the_attempts(street.engine)
+    assert (attempt.state, attempt.charge_id, attempt.decline) == ("declined", "ch_1_1", asdict(FUNDS))
+    later = street.instant[0] + HOUR
+    street.charge_elsewhere(later)
+    street.hear(later)
+    street.work(later)
+    assert [row.state for row in the_attempts(street.engine)] == ["declined", "foreign"]
+
+
+@pytest.mark.parametrize("theirs", [0, 1])
+def test_a_one_off_charge_on_the_card_uses_up_its_budget(serve: Serve, theirs: int) -> None:
+    """Nine renewals failed on a Mastercard today; with a tenth refusal, of no case at all, ours waits for tomorrow."""
+    street = serve(Scripted([payment(decline=TECHNICAL)]))
+    opened(street.engine, payment(decline=TECHNICAL))
+    for number in range(2, 10):
+        add_case(
+            street.engine, payment_id=f"in_{number}", failed_at=START, failed_card=asdict(CARD), due_at=START + 9 * DAY
+        )
+    street.work(START)
+    with street.engine.begin() as db:
+        told_of = event("evt_9", "charge.failed", failed_charge(customer=None))
+        inbox.keep(db, [inbox.parse_event(told_of)] * theirs)
+    inbox.drain(street.engine, street.policy, START + HOUR)
+    street.run()
+    [attempt] = the_attempts(street.engine)
+    assert (attempt.at >= START + DAY) == bool(theirs)

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
+from schedules import Policy
 from tests.worker.builders import START, add_case, event, invoice, json_lines, one, opened, payment
+from worker.clock import set_clock
 from worker.embedded import Servers
 
 REPO = Path(__file__).parents[2]
@@ -222,13 +224,26 @@ def test_a_payment_that_cannot_be_planned_is_named(line: Any, reason: str) -> No
 
 
 def test_policy_show_is_what_policy_check_takes(commands: Run, tmp_path: Path) -> None:
-    """The policy in force as JSON; a file with one change shows that change; a wrong key is named with exit code 1."""
+    """The policy in force as JSON and as a file; a wrong key is named with exit code 1, and so is a void choice."""
     file = tmp_path / "policy.toml"
     file.write_text("silent_days = 5\n")
     shown = json.loads(commands("policy", "show", "--json", DUNNING_POLICY=str(file)).stdout)
     assert (shown["silent_days"], shown["deadline_days"]) == (5, 28)
-    checked = commands("policy", "check", str(file), "--json")
-    assert (checked.returncode, json.loads(checked.stdout)) == (0, {"ok": True})
+    copy = tmp_path / "copy.toml"
+    copy.write_text(commands("policy", "show", DUNNING_POLICY=str(file)).stdout)
+    assert Policy.load(copy) == Policy.load(file) == Policy(silent_days=5)
+    checked = commands("policy", "check", str(copy), "--json")
+    assert checked.returncode == 0
+    assert json.loads(checked.stdout) | {"calendars": 0} == {
+        "ok": True,
+        "contradictions": [],
+        "counterexamples": [],
+        "calendars": 0,
+    }
+    file.write_text("silent_days = 20\n")
+    void = commands("policy", "check", str(file))
+    assert (void.returncode, "a valid policy" in void.stdout) == (1, False)
+    assert "ladder[2]: day 9 after 20 silent days is not before the deadline" in void.stderr
     file.write_text("silent_dayz = 5\n")
     refused = commands("policy", "check", str(file))
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -284,3 +299,20 @@ def test_a_fresh_install_needs_no_server(home: Path) -> None:
     assert (done.returncode, json.loads(done.stdout)["new"], done.stderr) == (0, 1, "")
     listed = dunning("case", "list", "--json", DUNNING_HOME=str(home))
     assert [each["payment_id"] for each in json.loads(listed.stdout)] == [payment().payment_id]
+
+
+def test_doctor_tells_unknown_codes_and_fails_only_for_what_is_broken(run: Run, engine: Engine, tmp_path: Path) -> None:
+    """A warning is told in one line and ends with 0; a database of another shape ends with 1."""
+    set_clock(tmp_path / "clock", START)
+    clock = {"DUNNING_CLOCK_FILE": str(tmp_path / "clock")}
+    add_case(engine, decline={"code": "brand_new"})
+    done = run("doctor", "--json", **clock)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["unknown_codes"]) == (0, [{"code": "code:brand_new", "count": 1}])
+    assert [check["ok"] for check in told["checks"]] == [True, True]
+    line = run("doctor", **clock).stdout.splitlines()[1]
+    assert "unknown decline code code:brand_new" in line
+    assert "1 refusals in 90 days, treated as retry_later; add a [[declines]] rule" in line
+    url = engine.url.set(database="postgres").render_as_string(hide_password=False)
+    broken = run("doctor", "--json", DUNNING_DATABASE_URL=url)
+    assert (broken.returncode, json.loads(broken.stdout)["unknown_codes"]) == (1, [])

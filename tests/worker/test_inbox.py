@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 
 import pytest
@@ -11,22 +12,29 @@ from sqlalchemy import Engine
 from schedules import Card, Decline, Policy
 from tests.worker.bench import Scripted, Serve
 from tests.worker.builders import (
+    CARD,
     DAY,
+    FUNDS,
     HOUR,
     JSON,
     START,
+    add_attempt,
     at_once,
     event,
+    everything,
+    failed_charge,
     invoice,
     old_invoice,
     one,
     opened,
     payment,
     sql,
+    the_attempts,
     the_case,
     told,
 )
 from worker import inbox, sweep
+from worker.cases import uses_of
 
 POLICY = Policy.default()
 
@@ -243,3 +251,112 @@ def test_one_tick_leads_from_an_event_to_a_hint(serve: Serve) -> None:
     assert [(task, number) for task, number, _ in sent] == [("dunning.work", 1)]
     assert str(the_case(street.engine).lease_token) == sent[0][2]
     assert sweep.tick(street.desk(START), lambda *hint: sent.append(hint)) == sweep.Swept(0, 0, 0)
+
+
+def uses(engine: Engine) -> tuple[datetime, ...]:
+    """Return what is known of the card's uses."""
+    with engine.connect() as db:
+        return uses_of(db, CARD.fingerprint, START + DAY)
+
+
+def test_a_refused_charge_of_no_case_is_kept_for_its_card(engine: Engine) -> None:
+    """Whatever it was for and however often it is told: one use of the card, and no word about the person."""
+    told_of = event("evt_1", "charge.failed", failed_charge()), event("evt_2", "charge.failed", failed_charge())
+    hear(engine, *told_of)
+    [row] = sql(engine, "SELECT * FROM attempts")
+    assert (row.case_id, row.state, row.at, row.charge_id) == (None, "foreign", START + HOUR, "ch_shop")
+    assert (row.payment_id, row.amount_minor, row.fingerprint) == ("pi_shop", 500, CARD.fingerprint)
+    assert row.decline == asdict(Decline("insufficient_funds", None, "51", None, "issuer_declined"))
+    assert uses(engine) == (START + HOUR,)
+    assert "ada" not in everything(engine).lower()
+
+
+def test_a_bank_debit_that_was_refused_is_kept_with_its_rail(engine: Engine) -> None:
+    """Its account has a fingerprint as a card has."""
+    debit = {"type": "sepa_debit", "sepa_debit": {"fingerprint": "ACCTacct", "last4": "3000"}}
+    hear(engine, event("evt_1", "charge.failed", failed_charge(payment_method_details=debit, outcome=None)))
+    [row] = sql(engine, "SELECT * FROM attempts")
+    assert (row.fingerprint, row.card["brand"], row.decline["code"]) == ("ACCTacct", "sepa_debit", "card_declined")
+
+
+def test_somebody_elses_charge_wakes_the_cases_of_its_customer(engine: Engine) -> None:
+    """It may have been for their invoice: only a reading can tell."""
+    opened(engine)
+    opened(engine, payment(2))
+    hear(engine, event("evt_9", "charge.failed", failed_charge()), now=START + HOUR)
+    assert (the_case(engine, 1).news, the_case(engine, 2).news) == (1, 0)
+
+
+def test_a_refused_charge_of_our_own_is_not_kept_twice(engine: Engine) -> None:
+    """The attempt has been written down before the charge was made."""
+    opened(engine)
+    ours = {"id": "req_1", "idempotency_key": "dunning-x-in_1-1"}
+    hear(engine, event("evt_9", "charge.failed", failed_charge(), request=ours))
+    assert (one(engine, "SELECT count(*) FROM attempts"), the_case(engine).news) == (0, 0)
+
+
+@pytest.mark.parametrize("first", ["event", "answer"])
+def test_an_event_that_does_not_say_whose_charge_it_was_counts_once(engine: Engine, first: str) -> None:
+    """Before or after our own answer: one charge is one use of the card."""
+    case_id = opened(engine)
+    answered: JSON = {"state": "declined", "settled_at": START, "at": START + HOUR, "decline": {}}
+
+    def answer() -> None:
+        add_attempt(engine, case_id, fingerprint=CARD.fingerprint, charge_id="ch_shop", **answered)
+
+    acts = [lambda: hear(engine, event("evt_9", "charge.failed", failed_charge())), answer]
+    for act in acts if first == "event" else reversed(acts):
+        act()
+    assert uses(engine) == (START, START + HOUR)
+
+
+def test_a_renewal_counts_once_whatever_tells_of_it(serve: Serve) -> None:
+    """Its charge, its invoice and the reading of it are one use of the card."""
+    street = serve()
+    street.hear(START)
+    street.work(START)
+    assert one(street.engine, "SELECT count(*) FROM attempts WHERE case_id IS NULL AND state = 'foreign'") == 1
+    assert uses(street.engine) == (START,)
+
+
+def test_a_foreign_charge_counts_once_when_event_and_reading_tell_of_it(serve: Serve) -> None:
+    """The reading gives the row of the event its case, and the next event about it changes nothing."""
+    street = serve(Scripted(declines=[FUNDS]))
+    opened(street.engine)
+    street.work(START)
+    street.charge_elsewhere(START + HOUR)
+    street.hear(START + HOUR)
+    assert (uses(street.engine), the_attempts(street.engine)) == ((START, START + HOUR), [])
+    street.work(START + HOUR)
+    [row] = the_attempts(street.engine)
+    assert (row.state, row.payment_id, row.number, uses(street.engine)) == ("foreign", "in_1", 1, (START, START + HOUR))
+    charge = failed_charge(id=row.charge_id, created=int((START + HOUR).timestamp()))
+    hear(street.engine, event("evt_again", "charge.failed", charge), now=START + 2 * HOUR)
+    assert (the_attempts(street.engine), uses(street.engine)) == ([row], (START, START + HOUR))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": None}, "charge without a valid 'id'"),
+        ({"created": "today"}, "'created' is not a time in seconds"),
+        ({"amount": -1}, "charge with a wrong 'amount'"),
+        ({"currency": "xxq"}, "charge with an unknown 'currency'"),
+        ({"payment_intent": 5}, "charge without a valid 'payment_intent'"),
+        ({"payment_method_details": {"card": {"fingerprint": 5}}}, "card without a valid 'fingerprint'"),
+        ({"payment_method_details": ["card"]}, "a charge of an unknown shape"),
+        ({"outcome": "bad"}, "a charge of an unknown shape"),
+    ],
+)
+def test_a_charge_that_cannot_be_counted_is_refused(change: JSON, message: str) -> None:
+    """What is missing or wrong is named, as it is of an invoice."""
+    with pytest.raises(inbox.BadEvent, match=message):
+        inbox.parse_event(event("evt_1", "charge.failed", failed_charge(**change)))
+
+
+@pytest.mark.parametrize("name", ["customer", "outcome", "payment_intent", "payment_method_details", "failure_code"])
+def test_a_charge_may_lack_what_not_every_charge_has(engine: Engine, name: str) -> None:
+    """A guest has no customer, an old charge no outcome; it is kept with what it shows."""
+    hear(engine, event("evt_1", "charge.failed", failed_charge(**{name: None})))
+    assert one(engine, "SELECT count(*) FROM attempts WHERE charge_id = 'ch_shop'") == 1
+    assert one(engine, "SELECT error FROM events") is None

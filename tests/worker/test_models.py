@@ -94,6 +94,28 @@ def test_migrations_go_up_down_and_up_again(empty: Engine) -> None:
     database.require_current(empty)
 
 
+def test_renewals_known_before_foreign_charges_keep_their_charge(empty: Engine) -> None:
+    """Where we had not charged, the charge last seen was the renewal's; the way back forgets the others' charges."""
+    database.upgrade(empty)
+    migrate(empty, "0001")
+    sql(
+        empty,
+        "INSERT INTO cases (payment_id, customer_id, amount_minor, currency, failed_at, decline, failed_card, card,"
+        " due_at, charge_id) SELECT 'in_' || n, 'cus_1', 1, 'usd', now(), '{}', '{}', '{}', now(), 'ch_' || n"
+        " FROM generate_series(1, 2) n",
+    )
+    sql(
+        empty,
+        "INSERT INTO attempts (case_id, payment_id, number, idempotency_key, state, at, card, amount_minor, currency)"
+        " VALUES (2, 'in_2', 1, 'k1', 'sent', now(), '{}', 1, 'usd')",
+    )
+    database.upgrade(empty)
+    assert [row[0] for row in sql(empty, "SELECT failed_charge_id FROM cases ORDER BY id")] == ["ch_1", None]
+    add_attempt(empty, None, state="foreign", settled_at=START, idempotency_key="ch_9")
+    migrate(empty, "0001")
+    assert one(empty, "SELECT string_agg(state, ',') FROM attempts") == "sent"
+
+
 def test_a_database_without_migrations_is_refused_by_name(empty: Engine) -> None:
     """The message says what is missing and which command mends it."""
     with pytest.raises(database.MigrationMissing, match="dunning db upgrade"):
@@ -190,6 +212,15 @@ def test_a_message_is_stored_once_by_its_case_and_name(engine: Engine) -> None:
     add_notice(engine, case_id)
     with pytest.raises(IntegrityError, match="uq_outbox_case_id_kind_name"):
         add_notice(engine, case_id)
+
+
+def test_a_merged_notice_is_no_message_of_its_own(engine: Engine) -> None:
+    """What another message says is never due by itself, and that message exists."""
+    message_id = add_notice(engine, add_case(engine))
+    with pytest.raises(IntegrityError, match="ck_outbox_merged_never_leaves"):
+        add_notice(engine, add_case(engine, payment_id="in_2"), merged_into=message_id)
+    with pytest.raises(IntegrityError, match="fk_outbox_merged_into"):
+        add_notice(engine, add_case(engine, payment_id="in_3"), merged_into=message_id + 99, due_at=None)
 
 
 def test_there_is_one_installation(engine: Engine) -> None:

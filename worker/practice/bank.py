@@ -83,6 +83,7 @@ def _stripe_routes(books: Books, stripe: Endpoints) -> list[Route]:
         ("GET", "/customers/{id}/payment_methods", stripe.payment_methods, ("type", *cursors)),
         ("POST", "/invoices/{id}/pay", stripe.pay, ("off_session", "payment_method")),
         ("POST", "/invoices/{id}/mark_uncollectible", stripe.mark_uncollectible, ()),
+        ("POST", "/subscriptions/{id}", stripe.pause, ("pause_collection",)),
         ("DELETE", "/subscriptions/{id}", stripe.cancel, ("cancellation_details", "invoice_now", "prorate")),
     ]
     table += [("GET", f"/{collection}/{{id}}", partial(stripe.one, collection), ()) for collection in PREFIX]

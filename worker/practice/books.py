@@ -252,6 +252,15 @@ class Books:
         bill.cancellation = {"comment": None, "feedback": None, **(said or {}), "reason": "cancellation_requested"}
         self.log.emit("customer.subscription.deleted", at, self.subscription(bill), cause)
 
+    def pause(self, bill: Bill, behavior: str | None, at: datetime, cause: Cause) -> None:
+        """Pause the collection of the subscription's next invoices, or resume it; raise ``Refusal`` when it ended."""
+        if bill.canceled_at is not None:
+            raise Refusal(400, "A canceled subscription can only update its cancellation_details and metadata.")
+        if behavior == bill.paused:
+            return
+        before, bill.paused = {"pause_collection": objects.pause(bill.paused)}, behavior
+        self.log.emit("customer.subscription.updated", at, self.subscription(bill), cause, before)
+
     def notice(self, bill: Bill, at: datetime, notice: str) -> None:
         """The customer received a notice."""
         if bill.status == "open":

@@ -28,6 +28,7 @@ PREFIX = {
     "payment_methods": "pm_",
     "subscriptions": "sub_",
 }
+PAUSES = ("keep_as_draft", "mark_uncollectible", "void")
 
 
 class Endpoints:
@@ -137,6 +138,22 @@ class Endpoints:
         said = {key: form.values.get(f"cancellation_details[{key}]") for key in ("comment", "feedback")}
         self.books.cancel(bill, self._now(), _cause(request), said)
         return self._shown(self.books.subscription(bill), form)
+
+    async def pause(self, request: Request, form: Form) -> Answer:
+        """``POST /v1/subscriptions/{id}`` with ``pause_collection``: paused in one way, or resumed by an empty text."""
+        name, cause = request.path_params["id"], _cause(request)
+        bill = self.books.by_subscription.get(name)
+        if bill is None:
+            raise no_such(name, "subscription")
+        wanted = form.values.get("pause_collection[behavior]")
+        if wanted not in PAUSES and form.values.get("pause_collection") != "":
+            raise Refusal(400, f"Invalid pause_collection[behavior]: must be one of {', '.join(PAUSES)}")
+
+        def execute() -> JSON:
+            self.books.pause(bill, wanted, self._now(), cause)
+            return self._expanded(self.books.subscription(bill), form)
+
+        return await self.door.post(_asked(request, form, bill), execute)
 
     def _now(self) -> datetime:
         """Return the clock's instant, with everything due before it done."""

@@ -378,7 +378,7 @@ def subscription(bill: Bill, customer: Customer) -> JSON:
         "livemode": False,
         "metadata": {},
         "on_behalf_of": None,
-        "pause_collection": None,
+        "pause_collection": pause(bill.paused),
         "schedule": None,
         "start_date": start,
         "status": status,
@@ -386,6 +386,11 @@ def subscription(bill: Bill, customer: Customer) -> JSON:
         "trial_end": None,
         "trial_start": None,
     }
+
+
+def pause(behavior: str | None) -> JSON | None:
+    """Return how the collection of a subscription is paused, or None while it is not."""
+    return {"behavior": behavior, "resumes_at": None} if behavior else None
 
 
 def _item(bill: Bill, start: int | None, renewed: int | None) -> JSON:

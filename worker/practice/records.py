@@ -71,7 +71,10 @@ class Customer:
 
 @dataclass(slots=True)
 class Bill:
-    """One invoice with its subscription, its payment intent and every charge made for it."""
+    """One invoice with its subscription, its payment intent and every charge made for it.
+
+    ``paused`` is what becomes of the subscription's next invoices while their collection is paused.
+    """
 
     payment: FailedPayment
     tail: str
@@ -80,6 +83,7 @@ class Bill:
     closed_at: datetime | None = None
     own_method: str | None = None
     canceled_at: datetime | None = None
+    paused: str | None = None
     cancellation: JSON = field(default_factory=lambda: {"comment": None, "feedback": None, "reason": None})
     version: int = 0
 

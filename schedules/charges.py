@@ -1,0 +1,125 @@
+"""When may the stored card be charged next? Every rule in turn moves the instant forward, or rules the charge out.
+
+Backoff, then the waits that the bank advised, then payday, budget and window; what has moved is checked again.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time, timedelta
+
+from schedules.budgets import free_from
+from schedules.case import Case
+from schedules.declines import DeclineClass
+from schedules.facts import hours
+from schedules.paydays import habits_of, nearest_payday
+from schedules.places import Place
+from schedules.steps import Charge, utc_text
+
+PAID_INTO = ("debit", "prepaid")  # what salary arrives on; a credit card has no payday
+
+
+def next_charge(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
+    """Return the next charge that every rule admits; or none, and which rules have ruled it out."""
+    forbidden = _forbidden(case)
+    if forbidden is not None:
+        return None, (f"ruled_out: {forbidden}",)
+    if case.fresh or case.entered:
+        return _admit(case, case.read, "new_credential", "new_credential: one charge on a changed card")
+    at, why = _backoff(case), _backoff_reason(case)
+    payday = _payday(case, at)
+    if payday is None:
+        return _admit(case, at, _window_name(case), why)
+    return _at_midnight(case, payday) or _on_payday(case, payday, at, why)
+
+
+def _forbidden(case: Case) -> str | None:
+    """Return why this card is not to be charged at any time, or None."""
+    limit = min(case.verdict.retry_limit, case.policy.max_attempts)
+    new = case.fresh or case.entered
+    rules = (
+        ("consent" in case.causes, "consent was withdrawn, no card is charged"),
+        (case.place.country in case.policy.excluded_countries, f"cards of {case.place.country} are not charged again"),
+        (not new and case.forbidden, "never is not charged again on this card"),
+        (not new and not case.retried, f"{case.verdict.decline_class} is not charged again on this card"),
+        (not new and case.retries >= limit, f"{case.retries} of {limit} retries on this card are used"),
+    )
+    return next((why for applies, why in rules if applies), None)
+
+
+def _gap(case: Case) -> timedelta:
+    soon, later = (case.policy.gaps_hours[each] for each in ("retry_soon", "retry_later"))
+    gaps = (*soon, *later) if case.verdict.decline_class is DeclineClass.RETRY_SOON else later
+    return max(case.allowed - case.facts.last_failure, hours(gaps[min(case.retries, len(gaps) - 1)]))
+
+
+def _backoff(case: Case) -> datetime:
+    spread = timedelta(minutes=case.policy.spread_minutes) * case.fraction("backoff")
+    return case.facts.last_failure + _gap(case) + spread
+
+
+def _backoff_reason(case: Case) -> str:
+    least = max((case.allowed - case.facts.last_failure) / hours(1), 0)
+    return f"backoff: {_gap(case) / hours(1):g} h after the last refusal ({least:g} h at least)"
+
+
+def _payday(case: Case, at: datetime) -> date | None:
+    """Return the payday that a charge planned at ``at`` is due for: lack of funds on what salary arrives on."""
+    if case.verdict.cause != "funds" or case.facts.card.funding not in PAID_INTO or not case.policy.payday_reach_days:
+        return None
+    zone, country = case.place.zones[0], case.place.country
+    habits = habits_of(country, [each.astimezone(zone).date() for each in case.facts.successes])
+    reach, allowed = timedelta(days=case.policy.payday_reach_days), case.allowed.astimezone(zone).date()
+    payday = nearest_payday(country, habits, at.astimezone(zone).date(), reach, allowed)
+    if payday is None or at < case.silent_until <= _begins(case, payday):
+        return None  # no waiting for a payday at the price of a notice before it
+    return payday
+
+
+def _begins(case: Case, payday: date) -> datetime:
+    """Return the first instant of the payday at which a charge is allowed."""
+    return max(datetime.combine(payday, time.min, case.place.zones[0]).astimezone(UTC), case.allowed)
+
+
+def _at_midnight(case: Case, payday: date) -> tuple[Charge, tuple[str, ...]] | None:
+    """Return the charge right after salaries have arrived, where the merchant wants it: debit cards alone."""
+    if not case.policy.payday_midnight or case.facts.card.funding != "debit":
+        return None
+    charge, ruled_out = _admit(
+        case, _begins(case, payday), "payday", f"payday: {payday.isoformat()}, at its first minutes"
+    )
+    missed = charge is None or charge.at.astimezone(case.place.zones[0]).date() != payday
+    return None if charge is None or missed else (charge, ruled_out)
+
+
+def _on_payday(case: Case, payday: date, at: datetime, why: str) -> tuple[Charge | None, tuple[str, ...]]:
+    if payday != at.astimezone(case.place.zones[0]).date():
+        at, why = _begins(case, payday), f"payday: {payday.isoformat()} is the nearest one, instead of {utc_text(at)}"
+    return _admit(case, at, "funds", why)
+
+
+def _window_name(case: Case) -> str:
+    if case.hop:
+        return "retry_soon"
+    return case.verdict.cause if case.verdict.cause in ("funds", "limit") else "unexplained"
+
+
+def _admit(case: Case, at: datetime, name: str, why: str) -> tuple[Charge | None, tuple[str, ...]]:
+    """Move ``at`` forward until budget and window admit it."""
+    limits, uses = case.policy.budgets.get((case.facts.card.brand or "").lower(), ()), case.facts.uses
+    free = free_from(at, uses, limits, case.tries)
+    told = (f"budget: spent until {utc_text(free)}",) if free > at else ()
+    earliest = max(free, case.now)
+    opened = earliest if case.entered else case.slot(free, case.policy.windows[name], case.place, "window")
+    if opened is None or opened >= case.last_charge:
+        return None, (*told, f"ruled_out: {name} admits no charge before {utc_text(case.last_charge)}")
+    if free_from(opened, uses, limits, case.tries) > opened:  # only where a limit has come into force meanwhile
+        return _admit(case, opened, name, why)
+    if opened > earliest:
+        told = (*told, f"window: {name} is closed until then in {_names(case.place)}")
+    return Charge(opened, len(case.facts.attempts) + 1, (*case.why, why, *told)), ()
+
+
+def _names(place: Place) -> str:
+    if len(place.zones) > 1:
+        return f"the {len(place.zones)} zones of {place.country}"
+    return ", ".join(zone.key for zone in place.zones)
