@@ -4,16 +4,23 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format env clean
+.PHONY: help demo test fuzz audit-deps lint format env clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 17
 
 demo: .venv/.run ## recover a month of failed payments, with nothing to set up
 	.venv/bin/dunning demo $(ARGS)
 
 test: lint ## run every check: lint, types and tests
 	.venv/bin/python -m pytest $(ARGS)
+
+fuzz: .venv/.test ## throw a hundred thousand inputs at the webhook and at ingest
+	.venv/bin/python -m pytest tests/fuzz --hypothesis-profile fuzz $(ARGS)
+
+audit-deps: .venv/.made ## ask for known holes in the pinned libraries; needs a network
+	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install --quiet pip-audit; }
+	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 lint: .venv/.test ## check style, format and types
 	.venv/bin/python -m ruff check .

@@ -41,7 +41,12 @@ worker_send_task_events = False
 enable_utc = True
 timezone = "UTC"
 imports = ["worker.tasks"]
+# What was not read when the next one is sent is worthless.
 beat_schedule = {
-    # An unread tick is worthless once the next one is sent.
-    "tick": {"task": "dunning.tick", "schedule": _settings.tick_seconds, "options": {"expires": _settings.tick_seconds}}
+    name: {"task": f"dunning.{name}", "schedule": seconds, "options": {"expires": seconds}}
+    for name, seconds in (
+        ("tick", _settings.tick_seconds),
+        ("catch_up", 300.0),
+        *((hourly, 3600.0) for hourly in ("sweep_invoices", "audit", "clean_up")),
+    )
 }

@@ -17,6 +17,7 @@ from schedules.places import COUNTRY_OF_ZONE, place_of
 from schedules.policy import Policy
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
 
+LOOK_AGAIN = timedelta(days=1)
 OUTCOMES = {"paid": "recovered", "canceled": "canceled", "voided": "released", "disputed": "released", "lapsed": "lost"}
 
 
@@ -26,7 +27,7 @@ def next_step(facts: Facts, policy: Policy, now: datetime) -> Step:
     Raises ``ValueError`` when ``now`` has no time zone.
     """
     case = case_of(facts, policy, now)
-    return _ended(case) or _refresh(case) or _over(case) or _earliest(case)
+    return _ended(case) or _refresh(case) or _over(case) or _elsewhere(case) or _earliest(case)
 
 
 def _ended(case: Case) -> Step | None:
@@ -42,6 +43,15 @@ def _over(case: Case) -> Step | None:
     if case.facts.paused:
         return Wait(case.deadline, ("paused: by an operator",))
     return None
+
+
+def _elsewhere(case: Case) -> Step | None:
+    """Does another engine retry this invoice? One alone may charge it; this one looks on until that gives up."""
+    if not case.facts.retried_elsewhere or case.policy.take_over:
+        return None
+    why = (*case.why, "one_engine: the provider retries this invoice itself, and take_over is off")
+    again = max(case.read + LOOK_AGAIN, case.now)
+    return Refresh(again, why) if again < case.deadline else Wait(case.deadline, why)
 
 
 def _ending(case: Case) -> str:

@@ -15,7 +15,7 @@ class Card:
 
     ``brand`` is the provider's word: ``visa``, ``mastercard``, ``amex``, ...; for a bank debit it is the
     method (``us_bank_account``, ``sepa_debit``, ``bacs_debit``). ``funding`` is ``credit``, ``debit``,
-    ``prepaid`` or ``unknown``; ``country`` is the issuer's ISO 3166-1 alpha-2 code.
+    ``prepaid`` or ``unknown``; ``country`` is the issuer's ISO 3166-1 alpha-2 code. ``last4`` are the last digits.
     """
 
     fingerprint: str | None = None
@@ -24,11 +24,12 @@ class Card:
     country: str | None = None
     exp_month: int | None = None
     exp_year: int | None = None
+    last4: str | None = None
 
     def differs(self, other: Card) -> bool:
         """Whether this is another credential: the number or the expiry changed. What is not known did not change."""
-        mine = (self.fingerprint, self.exp_month, self.exp_year)
-        theirs = (other.fingerprint, other.exp_month, other.exp_year)
+        mine = (self.fingerprint, self.exp_month, self.exp_year, self.last4)
+        theirs = (other.fingerprint, other.exp_month, other.exp_year, other.last4)
         return any(None not in pair and pair[0] != pair[1] for pair in zip(mine, theirs, strict=True))
 
 
@@ -46,7 +47,9 @@ class Decline:
 
 @dataclass(frozen=True, slots=True)
 class FailedPayment:
-    """One renewal that failed: what opens a case. ``payment_id`` is the provider's invoice id.
+    """One renewal that failed: what opens a case.
+
+    ``payment_id`` is the id of the invoice, or of a payment intent without one (``pi_…``).
 
     Raises ``ValueError`` for a naive ``failed_at``; it is turned into UTC otherwise.
     """
@@ -87,7 +90,8 @@ class Facts:
     customer), ``lapsed`` (subscription ended by the provider for lack of payment), ``voided``, ``disputed``.
     ``uses`` are the instants of every charge on this fingerprint in the last 30 days, over all cases.
     ``contacted`` are the notices of this case, ``customer_contacts`` those of all the customer's cases.
-    ``successes`` are the instants at which earlier cases of the customer were recovered.
+    ``successes`` are the instants at which earlier cases of the customer were recovered. ``retried_elsewhere``: the
+    provider's own engine will charge this invoice again.
     """
 
     payment: FailedPayment
@@ -101,6 +105,7 @@ class Facts:
     successes: tuple[datetime, ...] = ()
     ended: str | None = None
     paused: bool = False
+    retried_elsewhere: bool = False
 
     @property
     def last_failure(self) -> datetime:

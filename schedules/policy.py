@@ -134,6 +134,8 @@ class Policy:
     payday_midnight: bool = False
     cooldown_hours: int = 48
     hold_hours: tuple[int, ...] = (24, 48, 72)
+    other_cards: bool = False
+    take_over: bool = False
     excluded_countries: tuple[str, ...] = ("IN",)
     gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
     windows: Mapping[str, Window] = field(default_factory=_windows)

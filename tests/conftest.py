@@ -38,14 +38,19 @@ def migrated(running: Servers) -> Iterator[Engine]:
 
 @pytest.fixture
 def engine(migrated: Engine) -> Engine:
-    """Give an engine on an empty database. Deleting a few rows is quicker than truncating, which makes new files."""
-    with migrated.begin() as db:
+    """Give an engine on an empty database."""
+    start_afresh(migrated)
+    return migrated
+
+
+def start_afresh(engine: Engine) -> None:
+    """Make a fresh installation. Deleting a few rows is quicker than truncating, which makes new files."""
+    with engine.begin() as db:
         for table in reversed(metadata.sorted_tables):
             db.execute(table.delete())
             if "id" in table.c and table.c.id.identity is not None:
                 db.execute(text(f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), 1, false)"))
         db.execute(insert(install))
-    return migrated
 
 
 @pytest.fixture(autouse=True)

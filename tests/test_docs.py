@@ -11,18 +11,21 @@ from typing import Any
 
 import click
 import pytest
+from sqlalchemy import Text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from schedules import Policy
 from schedules.budgets import Limit
 from schedules.hours import Window
 from schedules.policy import Rung
 from worker.cli import main
-from worker.models import OPEN_STATES, OUTCOMES
+from worker.models import OPEN_STATES, OUTCOMES, metadata
 from worker.settings import PREFIX, Settings
 
 REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 POLICY = (REPO / "docs/policy.md").read_text(encoding="utf-8")
+SECURITY = (REPO / "docs/security.md").read_text(encoding="utf-8")
 
 
 def commands(group: click.Group, before: str = "") -> set[str]:
@@ -44,7 +47,7 @@ def test_the_readme_tells_every_setting_with_its_meaning(name: str) -> None:
 def test_the_readme_tells_no_setting_that_is_not_there() -> None:
     """Every variable that the documents name is read."""
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", README + POLICY))
+    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", README + POLICY + SECURITY))
     assert named <= known | {f"{name}_FILE" for name in known}
 
 
@@ -106,3 +109,21 @@ def test_the_example_policy_is_valid(tmp_path: Path) -> None:
 def test_the_design_page_tells_every_state(state: str) -> None:
     """The picture of the states is complete."""
     assert state in (REPO / "docs/design.md").read_text(encoding="utf-8")
+
+
+def test_every_test_that_the_security_page_names_is_there() -> None:
+    """A claim points to what fails when it stops being true."""
+    named = set(re.findall(r"`(test_\w+)`", SECURITY))
+    written = "".join(file.read_text(encoding="utf-8") for file in (REPO / "tests").rglob("test_*.py"))
+    assert named
+    assert {name for name in named if f"def {name}(" not in written} == set()
+
+
+def test_the_security_page_names_everything_that_is_stored() -> None:
+    """Each table has its row, which tells of every column that can hold a text: what a leaked database shows."""
+    rows = [line for line in SECURITY.splitlines() if line.startswith("| `")]
+    for table in metadata.sorted_tables:
+        row = next((row for row in rows if f"`{table.name}`" in row.split("|")[1]), "")
+        texts = {column.name for column in table.columns if isinstance(column.type, Text | JSONB)}
+        assert {name for name in texts if f"`{name}`" not in row} == set(), table.name
+        assert row, table.name

@@ -10,16 +10,25 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
+from celery.signals import setup_logging
 from celery.worker.consumer import Consumer
 from sqlalchemy import Engine, create_engine
 
 from schedules import Policy
+from worker import logs
 from worker.clock import business_now
+from worker.limits import Limits
 from worker.settings import load_settings
 from worker.stripe_gateway import StripeGateway
 
 celery_app = Celery("dunning")
 celery_app.config_from_object("celeryconfig")
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]  # celery has no types
+def _set_up_logs(**_given: Any) -> None:
+    """Whoever answers this signal sets up the logs: handlers of Celery's own would write what no filter has seen."""
+    logs.set_up()
 
 
 class SafeConsumer(Consumer):  # type: ignore[misc]  # celery has no types
@@ -46,13 +55,17 @@ def make_engine(url: str) -> Engine:
     """Return an engine whose sessions cannot hang on to a transaction or a statement for ever."""
     limits = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
     connect: dict[str, Any] = {"options": limits, "connect_timeout": 10, "application_name": "dunning"}
-    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=5, connect_args=connect)
+    # An error of the database quotes its statement: with the parameters it would quote events and customers.
+    return create_engine(
+        url, pool_pre_ping=True, pool_size=10, max_overflow=5, connect_args=connect, hide_parameters=True
+    )
 
 
 @lru_cache(maxsize=1)
 def gateway() -> StripeGateway:
     """Return the one door to Stripe of this process."""
-    return StripeGateway.from_settings(load_settings())
+    settings = load_settings()
+    return StripeGateway.from_settings(settings, Limits(engine(), settings.requests_per_second))
 
 
 @lru_cache(maxsize=1)

@@ -26,6 +26,7 @@ from schedules import (
     next_step,
 )
 from schedules.steps import as_json, utc_text
+from worker.cards import Stored, choose, refreshed
 from worker.leases import lease_end
 from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history, outbox
 from worker.readings import FailedCharge
@@ -98,6 +99,7 @@ def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
         successes=_recovered(db, row.customer_id),
         ended=row.ended,
         paused=row.paused,
+        retried_elsewhere=row.retried_elsewhere,
     )
 
 
@@ -180,7 +182,7 @@ def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
         "step": None,
         "lease_token": None,
         "lease_until": None,
-        "recovered_by": _means(db, row, step.at) if step.outcome == "recovered" else None,
+        "recovered_by": means_of(db, row, step.at) if step.outcome == "recovered" else None,
     }
     db.execute(update(cases).where(cases.c.id == row.id).values(**ended))
     record(db, row.id, step.at, "closed", as_json(step))
@@ -188,7 +190,7 @@ def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
         post(db, row, step.at, kind="ending", name=policy.ending, due_at=step.at)
 
 
-def _means(db: Connection, row: Row[Any], at: datetime) -> str:
+def means_of(db: Connection, row: Row[Any], at: datetime) -> str:
     """Say what brought the money back: updater, silent retry, contact (a touch in the last 7 days), the customer."""
     won = attempts.c.case_id == row.id, attempts.c.state == "succeeded"
     attempt = db.execute(select(attempts.c.by_updater).where(*won)).one_or_none()
@@ -236,11 +238,16 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
 
     ``news`` is the row's count of events when the provider was asked: what came later asks for another reading.
     """
-    card = asdict(reading.card)
-    by_hand = card != row.card and row.refreshed_at is not None and reading.method_id != row.method_id
+    chosen = _chosen(db, row, reading, now)
+    by_hand = _by_hand(row, reading, chosen)
+    outcome = refreshed(Card(**row.card), chosen.card, row.method_id, reading.method_id)
     found = {
-        "card": card,
+        "card": asdict(chosen.card),
         "method_id": reading.method_id,
+        "pay_with": chosen.method_id if chosen.method_id != (reading.method_id or "") else None,
+        "methods_seen": sorted({*row.methods_seen, *_ids(reading)}),
+        "retried_elsewhere": reading.retried_by_provider,
+        "intent_id": reading.intent_id or row.intent_id,
         "card_entered_at": now if by_hand else row.card_entered_at,
         "refreshed_at": now,
         "news_read": news,
@@ -252,9 +259,32 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
     unseen = reading.charge_id not in (None, row.charge_id, row.failed_charge_id)
     if reading.decline is not None and (unseen or row.refreshed_at is None):
         found |= _evidence(db, row, reading, now)
-    if card != row.card:
-        record(db, row.id, now, "card_read" if row.refreshed_at is None else "card_changed", {"by_hand": by_hand})
+    asked = row.step is not None and row.step["step"] == "refresh"
+    if asked or outcome != "unchanged":
+        record(db, row.id, now, "refreshed", {"outcome": outcome, "by_hand": by_hand})
     return db.execute(update(cases).where(cases.c.id == row.id).values(**found).returning(cases)).one()
+
+
+def _chosen(db: Connection, row: Row[Any], reading: Reading, now: datetime) -> Stored:
+    """Return the method to charge: the first that no bank has refused in this case, nor lately in any other."""
+    refused = [Card(**row.failed_card), *(each.card for each in _declined(db, row.id))]
+    if row.refreshed_at is None:  # the event may not have shown the card
+        refused.append(reading.charged)
+    known = [card for card in refused if card != Card()]
+    own = Stored(reading.method_id or "", reading.card)
+    unused = (other for other in reading.others if not uses_of(db, other.card.fingerprint, now))
+    return choose([own, *unused], known, now)
+
+
+def _by_hand(row: Row[Any], reading: Reading, chosen: Stored) -> bool:
+    """Whether the customer stored the card since the last reading: another default, or one never seen before."""
+    if row.refreshed_at is None or not chosen.card.differs(Card(**row.card)) or chosen.backup:
+        return False
+    return reading.method_id != row.method_id or chosen.method_id not in (reading.method_id, *row.methods_seen)
+
+
+def _ids(reading: Reading) -> list[str]:
+    return [name for name in (reading.method_id, *(other.method_id for other in reading.others)) if name]
 
 
 def _evidence(db: Connection, row: Row[Any], reading: Reading, now: datetime) -> dict[str, Any]:
@@ -295,13 +325,10 @@ def keep_foreign(db: Connection, charge: FailedCharge, case_id: int | None = Non
 
     It stands among the attempts, numbered on, because the card's budget and the waits of its case are the same.
     """
-    number = select(func.coalesce(func.max(attempts.c.number), 0) + 1).where(
-        attempts.c.case_id == case_id, attempts.c.state != "not_executed"
-    )
     values = {
         "case_id": case_id,
         "payment_id": charge.payment_id,
-        "number": 1 if case_id is None else number.scalar_subquery(),
+        "number": next_number(case_id),
         "idempotency_key": charge.id,  # unique: one row for each charge
         "state": "foreign",
         "at": charge.at,
@@ -317,6 +344,14 @@ def keep_foreign(db: Connection, charge: FailedCharge, case_id: int | None = Non
     better = {name: told.excluded[name] for name in ("case_id", "payment_id", "number", "decline")}
     adopted = attempts.c.case_id.is_(None) & told.excluded.case_id.is_not(None)
     db.execute(told.on_conflict_do_update(index_elements=["idempotency_key"], set_=better, where=adopted))
+
+
+def next_number(case_id: int | None) -> Any:
+    """Return the number of a case's next attempt, as SQL; of a charge of which no case knows it is 1."""
+    if case_id is None:
+        return 1
+    counted = attempts.c.case_id == case_id, attempts.c.state != "not_executed"
+    return select(func.coalesce(func.max(attempts.c.number), 0) + 1).where(*counted).scalar_subquery()
 
 
 def look_again(db: Connection, row: Row[Any], policy: Policy, now: datetime, **news: Any) -> None:
@@ -335,7 +370,7 @@ def take_over(db: Connection, case_id: int, hint: UUID, lease_seconds: float) ->
 
 def let_go(db: Connection, case_id: int, token: UUID, not_before: datetime | None = None) -> None:
     """Give the case back; after a failure not to be looked at before ``not_before``."""
-    free: dict[str, Any] = {"lease_token": None, "lease_until": None}
+    free: dict[str, Any] = {"lease_token": None, "lease_until": None, "claims": 0}
     if not_before is not None:
         free["due_at"] = func.greatest(cases.c.due_at, not_before)
     db.execute(update(cases).where(cases.c.id == case_id, cases.c.lease_token == token).values(**free))

@@ -13,9 +13,26 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Engine, Row, func, insert, select, update
 
-from schedules import Charge, Close, Contact, Decline, Policy, Refresh, Step, Wait
-from worker.cases import LeaseLost, let_go, lock, plan, record, speak, store_reading, take_over, unresolved
-from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, install
+from schedules import Card, Charge, Close, Contact, Decline, Policy, Refresh, Step, Wait
+from worker import stops
+from worker.cases import (
+    LeaseLost,
+    let_go,
+    lock,
+    next_number,
+    plan,
+    post,
+    record,
+    speak,
+    store_reading,
+    take_over,
+    unresolved,
+)
+from worker.failpoints import failpoint
+from worker.keys import new_key
+from worker.links import Links
+from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history
+from worker.readings import is_intent
 from worker.stripe_gateway import (
     Declined,
     GatewayError,
@@ -47,6 +64,7 @@ class Desk:
     live: bool
     lease_seconds: float
     now: datetime
+    links: Links | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +134,8 @@ def _first(desk: Desk, held: Held) -> Due | None:
             return None
         attempt = unresolved(db, held.case_id)
         if attempt is None:
-            return _next(db, row, desk)
+            waits = row.step is not None and row.step["step"] == "charge" and _stopped(db, held, desk.now)
+            return None if waits else _next(db, row, desk)
     return _reconcile(desk, held, attempt)
 
 
@@ -140,7 +159,7 @@ def _act(desk: Desk, held: Held, due: Due) -> Due | None:
 
 
 def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
-    reading = desk.gateway.read(held.payment_id, held.account)
+    reading = _read(desk, held)
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         return _next(db, row, desk)
@@ -160,27 +179,51 @@ def _speak(desk: Desk, held: Held, step: Contact) -> Due | None:
 
 def _charge(desk: Desk, held: Held, due: Due, step: Charge) -> Due | None:
     """Read first; write the attempt down; call; settle."""
-    reading = desk.gateway.read(held.payment_id, held.account)
+    reading = _read(desk, held)
+    if reading.retried_by_provider and desk.policy.take_over and desk.live:
+        desk.gateway.stop_retries(held.payment_id, held.account)
+        reading = _read(desk, held)
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         _one_at_a_time(db, row.card["fingerprint"])
         again = _next(db, row, desk)
         if again is None or again.step != step:
             return again
-        if reading.in_flight or reading.retried_by_provider:
-            _hold_back(db, held, desk, reading)
+        if reading.in_flight and not (reading.waits_for_customer and Card(**row.card).differs(reading.charged)):
+            record(db, held.case_id, desk.now, "held_back", {"why": "a payment is in flight"})
+            _postpone(db, held, desk.now + SECOND_READ)
             return None
-        attempt = _write_down(db, row, step, desk)
+        if _stopped(db, held, desk.now):
+            return None
+        attempt = _write_down(db, row, desk)
         if attempt.state == "observed":
             return _next(db, row, desk)
-    return _settle(desk, held, attempt, desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account))
+    return _settle(desk, held, attempt, _pay(desk, held, attempt))
 
 
-def _hold_back(db: Connection, held: Held, desk: Desk, reading: Reading) -> None:
-    """Somebody else's charge is under way, or will be: look again in an hour."""
-    why = "a payment is in flight" if reading.in_flight else "the provider retries this invoice by itself"
-    record(db, held.case_id, desk.now, "held_back", {"why": why})
-    _postpone(db, held, desk.now + SECOND_READ)
+def _stopped(db: Connection, held: Held, now: datetime) -> bool:
+    """Whether charging is stopped. The case then keeps its plan and is looked at again; its history tells once."""
+    reason = stops.reason(db)
+    if reason is None:
+        return False
+    told = {"why": f"charging is stopped: {reason}"}
+    before = history.c.case_id == held.case_id, history.c.what == "held_back", history.c.detail == told
+    if db.execute(select(history.c.id).where(*before).limit(1)).first() is None:
+        record(db, held.case_id, now, "held_back", told)
+    _postpone(db, held, now + ASK_AGAIN)
+    return True
+
+
+def _read(desk: Desk, held: Held) -> Reading:
+    return desk.gateway.read(held.payment_id, held.account, backups=desk.policy.other_cards)
+
+
+def _pay(desk: Desk, held: Held, attempt: Row[Any], *, again: bool = False) -> Outcome:
+    """Send the attempt as it was written down: its key stands for the same method each time."""
+    failpoint("before_send", held.payment_id)
+    told = desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account, attempt.pay_with, again=again)
+    failpoint("after_send", held.payment_id)
+    return told
 
 
 def _postpone(db: Connection, held: Held, until: datetime) -> None:
@@ -195,27 +238,35 @@ def _one_at_a_time(db: Connection, shared: str | None) -> None:
         db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(shared, 0))))
 
 
-def _write_down(db: Connection, row: Row[Any], step: Charge, desk: Desk) -> Row[Any]:
+def _write_down(db: Connection, row: Row[Any], desk: Desk) -> Row[Any]:
     """Insert the attempt with its key; it is committed before the request leaves."""
     written = db.execute(select(func.count()).select_from(attempts).where(attempts.c.case_id == row.id)).scalar_one()
-    installed = db.execute(select(install.c.id)).scalar_one()
     values = {
         "case_id": row.id,
         "payment_id": row.payment_id,
-        "number": step.attempt,
-        "idempotency_key": f"dunning-{installed}-{row.payment_id}-{written + 1}",
+        "number": next_number(row.id),
+        "idempotency_key": new_key(db, row.payment_id, written + 1),
         "state": "sent" if desk.live else "observed",
         "at": desk.now,
         "card": row.card,
         "fingerprint": row.card["fingerprint"],
         "amount_minor": row.amount_minor,
         "currency": row.currency,
-        "by_updater": row.card != row.failed_card and row.card_entered_at is None,
+        "by_updater": row.pay_with is None and row.card_entered_at is None and _changed(row),
         "charge_before": row.charge_id,
+        # An invoice is charged on its own method; an intent keeps none, and a repetition must name the same one.
+        "pay_with": row.pay_with or (row.method_id if is_intent(row.payment_id) else None),
     }
+    if row.pay_with is not None and row.card_entered_at is not None:
+        # The customer's new card pays the next renewals too: it goes where Stripe looks first.
+        post(db, row, desk.now, kind="card", name=row.pay_with, due_at=desk.now)
     if not desk.live:  # observe mode plans on as if the bank had refused in the same way
         values |= {"decline": row.decline, "settled_at": MACHINE_NOW}
     return db.execute(insert(attempts).values(values).returning(attempts)).one()
+
+
+def _changed(row: Row[Any]) -> bool:
+    return Card(**row.card).differs(Card(**row.failed_card))
 
 
 def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> Due | None:
@@ -230,10 +281,12 @@ def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> Due 
             row = db.execute(update(cases).where(cases.c.id == row.id).values(ended="paid").returning(cases)).one()
         record(db, row.id, desk.now, "charged", {"attempt": attempt.number, **_told(told)})
         due, pause = _next(db, row, desk), _pause(db, held, outcome)
-        if pause is None:
-            return due
-        _postpone(db, held, desk.now + pause)
-    return None
+        if pause is not None:
+            _postpone(db, held, desk.now + pause)
+            due = None
+        failpoint("before_record_commit", held.payment_id)
+    failpoint("after_record_commit", held.payment_id)
+    return due
 
 
 def _told(values: dict[str, Any]) -> dict[str, Any]:
@@ -268,7 +321,7 @@ def _pause(db: Connection, held: Held, outcome: Outcome) -> timedelta | None:
 
 def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> Due | None:
     """Find out what became of an attempt: read; then the same key while it is young; never a blind charge."""
-    reading = desk.gateway.read(held.payment_id, held.account)
+    reading = _read(desk, held)
     with desk.engine.connect() as db:
         age = db.execute(select(MACHINE_NOW)).scalar_one() - attempt.sent_at
     if reading.ended == "paid":
@@ -280,7 +333,11 @@ def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> Due | None:
     elif reading.charge_id != attempt.charge_before and reading.decline is not None:
         outcome = Declined(reading.decline, reading.charge_id)
     elif age < KEY_LIFE:
-        outcome = desk.gateway.pay(held.payment_id, attempt.idempotency_key, held.account, again=True)
+        with desk.engine.begin() as db:
+            lock(db, held.case_id, held.token)
+            if _stopped(db, held, desk.now):
+                return None
+        outcome = _pay(desk, held, attempt, again=True)
     else:
         return _key_too_old(desk, held, attempt)
     return _settle(desk, held, attempt, outcome)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import sys
@@ -12,11 +11,13 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 import tomli_w
+from celery.signals import after_task_publish
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
@@ -24,23 +25,38 @@ from sqlalchemy import select
 
 from schedules import Policy, PolicyError
 from schedules.steps import utc_text
-from worker import app, database, eventfile, inbox, logs, plans, report_view
-from worker import doctor as examine
-from worker.embedded import servers
+from worker import (
+    app,
+    catchup,
+    checks,
+    database,
+    doctor_view,
+    eventfile,
+    inbox,
+    logs,
+    operations,
+    plans,
+    report_view,
+    stops,
+    tasks,
+    watch,
+)
+from worker.doctor import examine
 from worker.embedded_site import EmbeddedError
+from worker.installation import as_json, installation, show
 from worker.models import OPEN_STATES, OUTCOMES, cases, history
 from worker.notices import money
 from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
 from worker.settings import SettingsError, load_settings
-from worker.stripe_gateway import GatewayError
+from worker.stripe_gateway import GatewayError, StripeGateway
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
 MANY = 20
 MOST_ENDS, MINUTE = 5, 60
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+EXPECTED = (SettingsError, PolicyError, EmbeddedError, database.MigrationMissing, checks.NotReady, GatewayError)
 
 
 class Clean(click.Group):
@@ -50,7 +66,7 @@ class Clean(click.Group):
         """Run a command; every error that a user can mend is told without a traceback."""
         try:
             return super().invoke(ctx)
-        except (SettingsError, PolicyError, EmbeddedError, database.MigrationMissing, GatewayError) as error:
+        except EXPECTED as error:
             raise click.ClickException(str(error)) from None
         except KeyboardInterrupt:
             raise click.exceptions.Exit(130) from None
@@ -65,37 +81,8 @@ def main() -> None:
     logs.set_up()
 
 
-@contextmanager
-def installation(*, migrate: bool | None = None, check: bool = True) -> Iterator[None]:
-    """Provide database and broker for the time of a command, and see that the database has this version's shape.
-
-    With neither address configured the embedded servers are used, and started when they are not running.
-    """
-    settings = load_settings()
-    if settings.database_url and settings.broker_url:
-        if migrate:
-            database.upgrade(app.engine())
-        if check:
-            database.require_current(app.engine())
-        yield
-        return
-    if settings.database_url or settings.broker_url:
-        missing = "DUNNING_BROKER_URL" if settings.database_url else "DUNNING_DATABASE_URL"
-        msg = f"{missing} is not set: name both servers, or neither to use the embedded ones"
-        raise SettingsError(msg)
-    with servers(settings.home) as found:
-        os.environ["DUNNING_DATABASE_URL"], os.environ["DUNNING_BROKER_URL"] = found.database_url, found.broker_url
-        load_settings.cache_clear()
-        database.upgrade(app.engine())
-        try:
-            yield
-        finally:
-            app.engine().dispose()
-
-
-def show(value: Any) -> None:
-    """Print one JSON value on standard output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+for operation in operations.COMMANDS:
+    main.add_command(operation)
 
 
 @main.group()
@@ -127,13 +114,59 @@ def ingest(file: BinaryIO, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _since(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
+    """Return the instant that ``30d``, ``2h`` or an ISO time names; without an offset it is UTC."""
+    if value is None:
+        return None
+    now = app.now()
+    try:
+        if ago := re.fullmatch("([0-9]{1,4})([dh])", value):
+            at = now - timedelta(**{"days" if ago[2] == "d" else "hours": int(ago[1])})
+        else:
+            at = datetime.fromisoformat(value)
+    except ValueError:
+        msg = f"{value!r} is no time: expected 30d, 2h or 2026-01-31T12:00"
+        raise click.BadParameter(msg) from None
+    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    if not now - catchup.LISTED <= at <= now:
+        msg = f"{value} is in the future, or further back than the {catchup.LISTED.days} days that Stripe lists events"
+        raise click.BadParameter(msg)
+    return at
+
+
+@main.command()
+@click.option("--since", callback=_since, help="From where on: 30d, 2h, or an ISO time. Default: where it last ended.")
+@as_json
+def sync(since: datetime | None, as_json: bool) -> None:
+    """Catch up: read the events that Stripe lists, 30 days at most, then look for open invoices without a case."""
+    counts, read, opened, again = eventfile.Counts(), 0, 0, 0
+    with installation(), _progress("events", quiet=as_json) as step:
+        desk = tasks.desk()
+        for account in catchup.accounts(app.engine()):
+            for number in catchup.missed_events(desk, counts, account, first=catchup.LISTED, since=since):
+                step(read := read + number)
+        while inbox.drain(app.engine(), app.policy(), desk.now, most=100):
+            step(None)
+        for account in catchup.accounts(app.engine()):
+            swept = catchup.sweep_invoices(desk, account)
+            opened, again = opened + swept[0], again + swept[1]
+    if as_json:
+        show({**counts.as_json(), "opened": opened, "read_again": again})
+    else:
+        _tell_counts(counts)
+        click.echo(f"{opened} cases opened for invoices of which no event told, {again} read again")
+    if counts.rejected:
+        raise click.exceptions.Exit(1)
+
+
 def _tell_counts(counts: eventfile.Counts) -> None:
     names = {"".join(c if c.isprintable() else "?" for c in name): n for name, n in counts.ignored_types.items()}
     types = ", ".join(f"{name} {number}" for name, number in sorted(names.items()))
     ignored = f"{counts.ignored} ignored" + (f" (not ours: {types})" if types else "")
     click.echo(f"{counts.new} new, {counts.duplicate} duplicate, {ignored}, {len(counts.rejected)} rejected")
     for one in counts.rejected[:MANY]:
-        click.echo(f"line {one['line']}: {one['reason']}", err=True)
+        where = f"line {one['line']}" if "line" in one else one["event"]
+        click.echo(f"{where}: {one['reason']}", err=True)
     if len(counts.rejected) > MANY:
         click.echo(f"and {len(counts.rejected) - MANY} more; --json lists them all", err=True)
 
@@ -244,6 +277,9 @@ def case_list(state: str | None, as_json: bool) -> None:
         wanted = wanted.where(cases.c.state == state)
     with installation(), app.engine().connect() as connection:
         told = [_case(row) for row in connection.execute(wanted)]
+        stopped = stops.shown(connection)
+    for each in stopped:
+        click.echo(f"charging is stopped since {each['since']}: {each['by']}, {each['why']}", err=True)
     if as_json:
         show(told)
         return
@@ -316,17 +352,13 @@ def report(as_json: bool) -> None:
 def doctor(as_json: bool) -> None:
     """Look whether everything is in order, and say what to do where it is not."""
     with installation(check=False):
-        asked = app.engine(), app.policy(), app.now()
-        found = examine.checks(*asked)
-        codes = examine.unknown_codes(*asked) if as_json and found[0].ok else []
+        found = examine(app.engine(), load_settings(), app.now())
     if as_json:
-        told = [{"code": each.code, "count": each.count} for each in codes]
-        show({"checks": [asdict(each) for each in found], "unknown_codes": told})
+        told = [{"code": each.code, "count": each.count} for each in found.unknown]
+        show({"checks": [asdict(each) for each in found.checks], "unknown_codes": told})
     else:
-        for each in found:
-            advice = f"; {each.advice}" if each.advice else ""
-            click.echo(f"{'ok  ' if each.ok else 'FAIL'}  {each.name}: {each.detail}{advice}")
-    if not all(each.ok for each in found):
+        doctor_view.tell(found.checks)
+    if not all(each.ok for each in found.checks):
         raise click.exceptions.Exit(1)
 
 
@@ -335,6 +367,7 @@ def doctor(as_json: bool) -> None:
 def worker(concurrency: int) -> None:
     """Run one worker: Celery, doing what is due."""
     with installation():
+        checks.refuse_to_start(app.engine(), load_settings())
         app.policy()
         app.gateway()
         app.celery_app.worker_main(
@@ -346,7 +379,14 @@ def worker(concurrency: int) -> None:
 def beat() -> None:
     """Run one beat: it wakes the sweep every few seconds; as many as you like are safe."""
     with installation():
+        checks.refuse_to_start(app.engine(), load_settings())
+        after_task_publish.connect(_note_sent)
         app.celery_app.start(["beat", "--loglevel=INFO", "--scheduler=celery.beat:Scheduler", "--pidfile="])
+
+
+def _note_sent(**_given: Any) -> None:
+    """Beat has sent a hint: that is its heartbeat."""
+    watch.did(app.engine(), "beat", watch.SENT)
 
 
 @main.command()
@@ -354,7 +394,7 @@ def beat() -> None:
 @click.option("--port", default=8000, show_default=True, help="0 takes any free port.")
 @click.option("--port-file", type=click.Path(path_type=Path), hidden=True, help="Where to write the port taken.")
 def web(host: str, port: int, port_file: Path | None) -> None:
-    """Serve webhooks, health and metrics."""
+    """Serve webhooks, the customers' links, health and metrics."""
     import uvicorn
 
     from worker.web.webhooks import serve
@@ -411,8 +451,9 @@ def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
 def up(host: str, port: int) -> None:
     """Run all roles of one machine: worker, beat and web, restarted when one of them ends."""
     app.policy()
-    app.gateway()
+    StripeGateway.from_settings(load_settings())
     with installation(migrate=True), Roles({}) as roles:
+        checks.refuse_to_start(app.engine(), load_settings())
         for name, options in (("worker", ()), ("beat", ()), ("web", (f"--host={host}", f"--port={port}"))):
             roles.start(name, ["worker.cli", name, *options])
         ends: deque[float] = deque(maxlen=MOST_ENDS)

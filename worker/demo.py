@@ -226,7 +226,8 @@ def _set_up(stack: ExitStack, folder: Path, practice: Practice) -> Driver:
         "DUNNING_MODE": "live",
         "DUNNING_CONNECT_SECONDS": "2",
         "DUNNING_READ_SECONDS": "5",
-        "DUNNING_LEASE_SECONDS": "28",
+        "DUNNING_REQUESTS_PER_SECOND": "100",
+        "DUNNING_LEASE_SECONDS": "60",
     }
     os.environ.update(environment)
     load_settings.cache_clear()

@@ -1,4 +1,4 @@
-"""Is this installation in order? Checks that only look; each tells a person what to do about it."""
+"""Is this installation in order? All checks together, and the decline codes that nobody knows."""
 
 from __future__ import annotations
 
@@ -8,27 +8,22 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, func, select, union_all
-from sqlalchemy.exc import OperationalError
 
 from schedules import Decline, Policy
 from schedules.declines import classify
-from worker import database
+from worker import account, checks, stops, watch
+from worker.checks import Check, carefully
+from worker.clock import machine_now
 from worker.models import attempts, cases
+from worker.stripe_gateway import GatewayError, NoAccess, StripeGateway
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from datetime import datetime
 
+    from worker.settings import Settings
+
 LOOK_BACK = timedelta(days=90)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """What one look at the installation found; ``advice`` says how to mend or to better it."""
-
-    name: str
-    ok: bool
-    detail: str
-    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +35,57 @@ class UnknownCode:
     treated_as: tuple[str, ...]
 
 
-def checks(engine: Engine, policy: Policy, now: datetime) -> list[Check]:
-    """Return every check, the database first: without it the others cannot be made."""
-    first = _database(engine)
-    return [first, *map(_told, unknown_codes(engine, policy, now))] if first.ok else [first]
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Everything that was found, in the order in which it is told."""
+
+    checks: list[Check]
+    unknown: list[UnknownCode]
 
 
-def _database(engine: Engine) -> Check:
+def examine(engine: Engine, settings: Settings, now: datetime) -> Examined:
+    """Make every check; what cannot be looked at is told, and keeps no other from being made."""
+    policy, of_policy = checks.policy_of(settings)
+    schema = carefully("database", lambda: [checks.schema(engine)])
+    unknown: list[UnknownCode] = []
+
+    def codes() -> list[Check]:
+        unknown.extend(unknown_codes(engine, policy, now))
+        return [_told(each) for each in unknown]
+
+    found = [checks.mode(settings), *of_policy, checks.mail(settings), *schema]
+    if schema[0].ok:
+        found += carefully("clock of the database", lambda: [checks.database_clock(engine, machine_now)])
+    found += carefully("broker", lambda: [checks.broker(settings.broker_url or "")])
+    found += [checks.webhook_secret(settings), account.key(settings)]
+    if settings.stripe_api_key is not None:
+        found += carefully("Stripe", lambda: _stripe(settings))
+    if schema[0].ok:
+        found += carefully("charging", lambda: _at_work(engine, settings, now))
+        found += carefully("decline codes", codes)
+    return Examined(found, unknown)
+
+
+def _at_work(engine: Engine, settings: Settings, now: datetime) -> Iterator[Check]:
+    """Tell whether somebody is at work, and what keeps everybody from charging."""
+    health = watch.health(engine, settings.tick_seconds, now)
+    for each in health.shown["stopped"]:
+        advice = "`dunning resume-charging` ends it" if each["by"] == stops.OPERATOR else "run `dunning sync`"
+        yield Check("charging", ok=True, detail=f"stopped since {each['since']}: {each['why']}", advice=advice)
+    advice = "start `dunning up`, or `dunning worker` and `dunning beat`"
+    yield from (Check("workers", ok=True, detail=why, advice=advice) for why in health.why)
+
+
+def _stripe(settings: Settings) -> Iterator[Check]:
     try:
-        database.require_current(engine)
-    except database.MigrationMissing as error:
-        return Check("database", ok=False, detail=str(error), advice="run `dunning db upgrade`")
-    except OperationalError as error:  # its text names hosts and users
-        detail, advice = f"no connection: {type(error.orig).__name__}", "see DUNNING_DATABASE_URL and the server's log"
-        return Check("database", ok=False, detail=detail, advice=advice)
-    return Check("database", ok=True, detail="in the shape of this version")
+        look = StripeGateway.from_settings(settings).look()
+    except GatewayError as error:
+        mend = "give the key its rights, or set another one in DUNNING_STRIPE_API_KEY and start again"
+        wait = "see https://status.stripe.com and the network; cases wait and go on by themselves"
+        yield Check("Stripe", ok=False, detail=str(error), advice=mend if isinstance(error, NoAccess) else wait)
+        return
+    yield checks.clock("clock of Stripe", look.at, machine_now())
+    yield from account.told_by(look)
 
 
 def unknown_codes(engine: Engine, policy: Policy, now: datetime) -> list[UnknownCode]:

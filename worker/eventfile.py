@@ -31,7 +31,7 @@ class Found:
     """One value of the file, or why there is none."""
 
     line: int
-    value: Any = None
+    value: Any = field(default=None, repr=False)
     problem: str | None = None
     end: int = 0
 
@@ -49,6 +49,11 @@ class Counts:
     def as_json(self) -> dict[str, Any]:
         """Return the counts in the form that the command line promises."""
         return {"new": self.new, "duplicate": self.duplicate, "ignored": self.ignored, "rejected": self.rejected}
+
+    def ignore(self, event: Event) -> None:
+        """Count an event that this product does not listen to."""
+        self.ignored += 1
+        self.ignored_types[event.type] = self.ignored_types.get(event.type, 0) + 1
 
 
 def read_values(source: BinaryIO) -> Iterator[Found]:
@@ -150,8 +155,7 @@ def _event(found: Found, counts: Counts) -> Event | None:
         counts.rejected.append({"line": found.line, "reason": problem})
         return None
     if not event.ours:
-        counts.ignored += 1
-        counts.ignored_types[event.type] = counts.ignored_types.get(event.type, 0) + 1
+        counts.ignore(event)
         return None
     return event
 

@@ -7,49 +7,72 @@ payload alone, so neither order nor repetition of events matters.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from babel.numbers import list_currencies
-from sqlalchemy import Connection, Engine, Row, func, or_, select, update
+from sqlalchemy import Connection, Engine, Row, false, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from schedules import Decline, FailedPayment, Policy
-from worker.cases import keep_foreign, look_again, open_case
+from schedules import Card, Decline, FailedPayment, Policy
+from worker import stops
+from worker.cases import keep_foreign, look_again, open_case, record
+from worker.failpoints import failpoint
+from worker.keys import is_lost, key_of
+from worker.logs import redact
 from worker.models import MACHINE_NOW, OPEN_STATES, cases, events
-from worker.readings import FailedCharge, UnknownShape, charge_evidence, instant, reading_of
+from worker.personal import CODE, impersonal
+from worker.readings import FailedCharge, UnknownShape, charge_evidence, instant, is_marked, read_intent, reading_of
 
 CURRENCIES = frozenset(list_currencies())
 MOST_TRIES = 5
 EARLIEST, LATEST = datetime(2011, 1, 1, tzinfo=UTC).timestamp(), datetime(2200, 1, 1, tzinfo=UTC).timestamp()
 LARGEST_MINOR = 2**53
-LONGEST_ID = 255  # Stripe promises no more; an index of PostgreSQL takes 2,700 bytes
+LONGEST_TEXT = 255  # Stripe promises no more of an id; an index of PostgreSQL takes 2,700 bytes
+NUMBERS = ("exp_month", "exp_year")
+DEEPEST = 50  # levels of an event; what writes it down calls itself for each
 
-PERSONAL = frozenset(
-    f"{of}{what}"
-    for of in ("", "billing_", "cardholder_", "customer_", "payer_", "shipping_", "verified_")
-    for what in ("address", "email", "name", "phone", "shipping", "tax_ids")
-) | {"billing_details", "receipt_email"}
-
-FAILED = ("invoice.payment_failed", "invoice.payment_action_required")
+ONE_OFF = "payment_intent."
+FAILED = ("invoice.payment_failed", "invoice.payment_action_required", "payment_intent.payment_failed")
 REFUSED = "charge.failed"  # networks limit refused charges and their repetition: one that succeeds is not counted
 ENDED = {
     "invoice.paid": "paid",
     "invoice.payment_succeeded": "paid",
     "invoice.voided": "voided",
     "invoice.marked_uncollectible": "voided",
+    "payment_intent.succeeded": "paid",
+    "payment_intent.canceled": "voided",
 }
 CHANGED = (
+    "invoice.finalized",
+    "invoice.updated",
     "payment_method.attached",
     "payment_method.automatically_updated",
+    "payment_method.detached",
     "payment_method.updated",
+    "customer.source.updated",
     "customer.updated",
     "customer.subscription.updated",
     "customer.subscription.deleted",
-    "charge.dispute.created",
+    "mandate.updated",
 )
-OURS = frozenset((*FAILED, REFUSED, *ENDED, *CHANGED))
+TAKEN_BACK = {"charge.dispute.created": "disputed", "charge.refunded": "refunded"}
+OURS = frozenset((*FAILED, REFUSED, *ENDED, *CHANGED, *TAKEN_BACK))
+# Of an invoice that was updated: any other change (a number, a page's address, a counter) is no news to a case.
+WATCHED = frozenset(
+    (
+        "amount_due",
+        "amount_paid",
+        "amount_remaining",
+        "auto_advance",
+        "collection_method",
+        "default_payment_method",
+        "default_source",
+        "next_payment_attempt",
+        "status",
+    )
+)
 
 
 class BadEvent(ValueError):
@@ -64,12 +87,20 @@ class Event:
     type: str
     account: str | None
     created: datetime
-    payload: Mapping[str, Any]
+    payload: Mapping[str, Any] = field(repr=False)
 
     @property
     def ours(self) -> bool:
-        """Whether this product listens to this type of event."""
-        return self.type in OURS
+        """Whether this product listens to this type of event, of an intent that is marked, and what changed matters."""
+        idle = self.type == "invoice.updated" and bool(self.before) and not WATCHED & self.before.keys()
+        strange = self.type.startswith(ONE_OFF) and not is_marked(self.subject)
+        return self.type in OURS and not idle and not strange
+
+    @property
+    def before(self) -> Mapping[str, Any]:
+        """What was otherwise before the change, as far as the event tells."""
+        found = self.payload["data"].get("previous_attributes")
+        return found if isinstance(found, dict) else {}
 
     @property
     def subject(self) -> Mapping[str, Any]:
@@ -79,12 +110,18 @@ class Event:
 
 
 def parse_event(value: Any) -> Event:
-    """Return the event in a decoded JSON value; raise ``BadEvent`` naming what is missing or wrong."""
+    """Return the event in a decoded JSON value, one of ours without what is personal in it.
+
+    Raises ``BadEvent`` naming what is missing or wrong.
+    """
     if not isinstance(value, dict):
         msg = f"expected an event object, found {_kind(value)}"
         raise BadEvent(msg)
+    if str(value.get("object")).startswith("v2."):
+        msg = "a thin event carries no object: send snapshot events of API v1 to this endpoint"
+        raise BadEvent(msg)
     for key, kind in (("id", str), ("type", str), ("created", int), ("data", dict)):
-        if type(value.get(key)) is not kind or not value[key] or (key == "id" and len(value[key]) > LONGEST_ID):
+        if type(value.get(key)) is not kind or not value[key] or (key == "id" and not CODE.fullmatch(value[key])):
             msg = f"event without a valid {key!r}"
             raise BadEvent(msg)
     if not isinstance(value["data"].get("object"), dict):
@@ -94,13 +131,24 @@ def parse_event(value: Any) -> Event:
     event = Event(value["id"], value["type"], account, _instant(value["created"], "created"), value)
     if event.ours:
         _check_storable(value)
+        event = replace(event, payload=impersonal(value))  # before its fields are checked: so it is stored and handled
+        _check_fields(event)
+    return event
+
+
+def _check_fields(event: Event) -> None:
+    """Raise ``BadEvent`` naming a field that handling needs and that is missing or wrong."""
     if event.type in FAILED:
         failed_payment(event)
     elif event.type == REFUSED:
         failed_charge(event)
     elif event.type in ENDED:
-        _text(event.subject, "id", "invoice")
-    return event
+        _text(event.subject, "id", _named(event))
+
+
+def _named(event: Event) -> str:
+    """Name what the event is about: an invoice or a payment intent."""
+    return event.type.partition(".")[0].replace("_", " ")
 
 
 def _kind(value: Any) -> str:
@@ -115,9 +163,15 @@ def _kind(value: Any) -> str:
     return names.get(type(value), type(value).__name__)
 
 
+def _shown(value: Any) -> str:
+    """Quote a number or a code, and of anything else the kind only: it may be about a person."""
+    plain = value is None or isinstance(value, int | float) or (isinstance(value, str) and CODE.fullmatch(value))
+    return f"{value!r:.40}" if plain else _kind(value)
+
+
 def _instant(seconds: Any, name: str) -> datetime:
     if type(seconds) is not int or not EARLIEST <= seconds < LATEST:
-        msg = f"{name!r} is not a time in seconds: {seconds!r:.40}"
+        msg = f"{name!r} is not a time in seconds: {_shown(seconds)}"
         raise BadEvent(msg)
     return instant(seconds)
 
@@ -126,7 +180,7 @@ def _text(holder: Mapping[str, Any], key: str, where: str) -> str:
     """Return an id, also when the provider expanded it into an object."""
     value = holder.get(key)
     found = value.get("id") if isinstance(value, dict) else value
-    if not isinstance(found, str) or not 0 < len(found) <= LONGEST_ID:
+    if not isinstance(found, str) or not CODE.fullmatch(found):
         msg = f"{where} without a valid {key!r}"
         raise BadEvent(msg)
     return found
@@ -134,13 +188,16 @@ def _text(holder: Mapping[str, Any], key: str, where: str) -> str:
 
 def _check_storable(value: Any) -> None:
     """PostgreSQL's JSON takes neither NUL characters, lone surrogates nor numbers that are not finite."""
-    stack = [value]
+    stack = [(value, 1)]
     while stack:
-        item = stack.pop()
+        item, level = stack.pop()
+        if level > DEEPEST:
+            msg = f"nested deeper than {DEEPEST} levels"
+            raise BadEvent(msg)
         if isinstance(item, dict):
-            stack += [*item.keys(), *item.values()]
+            stack += [(each, level + 1) for each in (*item.keys(), *item.values())]
         elif isinstance(item, list):
-            stack += item
+            stack += [(each, level + 1) for each in item]
         elif isinstance(item, float) and item - item != 0:
             msg = "contains a number that is not finite"
             raise BadEvent(msg)
@@ -150,37 +207,49 @@ def _check_storable(value: Any) -> None:
 
 
 def failed_payment(event: Event) -> FailedPayment:
-    """Return the failed renewal in an invoice event of either shape (before and after API 2025-03-31).
+    """Return the failed payment of an event: an intent or an invoice of either shape (before and after API 2025-03-31).
 
     Raises ``BadEvent`` naming the field that is missing or wrong.
     """
-    invoice = event.subject
-    amount, currency = _money(invoice, "amount_remaining", "invoice")
-    payment_id, customer_id = _text(invoice, "id", "invoice"), _text(invoice, "customer", "invoice")
+    bill, named, one_off = event.subject, _named(event), event.type.startswith(ONE_OFF)
+    amount, currency = _money(bill, "amount" if one_off else "amount_remaining", named)
+    payment_id, customer_id = _text(bill, "id", named), _text(bill, "customer", named)
     try:
-        reading = reading_of(dict(invoice))
+        reading = (read_intent if one_off else reading_of)(dict(bill))
     except UnknownShape as error:
         raise BadEvent(str(error)) from None
+    decline = reading.decline or Decline()
+    _check_types(reading.charged, decline)
     return FailedPayment(
         payment_id=payment_id,
         customer_id=customer_id,
-        subscription_id=_subscription_id(invoice),
+        subscription_id=_subscription_id(bill),
         amount_minor=amount,
         currency=currency,
         failed_at=event.created,
-        decline=reading.decline or Decline(),
+        decline=decline,
         card=reading.charged,
     )
+
+
+def _check_types(*evidence: Card | Decline) -> None:
+    """Months and years are numbers, all else in a card and a decline is text, if it is there."""
+    for fact in evidence:
+        for name, value in asdict(fact).items():
+            fits = type(value) is int if name in NUMBERS else isinstance(value, str) and len(value) <= LONGEST_TEXT
+            if value is not None and not fits:
+                msg = f"{type(fact).__name__.lower()} without a valid {name!r}"
+                raise BadEvent(msg)
 
 
 def _money(holder: Mapping[str, Any], key: str, where: str) -> tuple[int, str]:
     """Return an amount in minor units with its currency."""
     amount, currency = holder.get(key), holder.get("currency")
     if type(amount) is not int or not 0 <= amount <= LARGEST_MINOR:
-        msg = f"{where} with a wrong {key!r}: {amount!r:.40}"
+        msg = f"{where} with a wrong {key!r}: {_shown(amount)}"
         raise BadEvent(msg)
     if not isinstance(currency, str) or currency.upper() not in CURRENCIES:
-        msg = f"{where} with an unknown 'currency': {currency!r:.40}"
+        msg = f"{where} with an unknown 'currency': {_shown(currency)}"
         raise BadEvent(msg)
     return amount, currency
 
@@ -194,8 +263,7 @@ def failed_charge(event: Event) -> FailedCharge:
         card, decline = charge_evidence(dict(charge))
     except UnknownShape as error:
         raise BadEvent(str(error)) from None
-    if card.fingerprint is not None:
-        _text({"fingerprint": card.fingerprint}, "fingerprint", "card")
+    _check_types(card, decline)
     payment_id = _text(charge, "payment_intent", "charge") if charge.get("payment_intent") else charge_id
     return FailedCharge(charge_id, at, payment_id, amount, currency, card, decline)
 
@@ -208,18 +276,11 @@ def _subscription_id(invoice: Mapping[str, Any]) -> str | None:
 
 def keep(db: Connection, batch: list[Event]) -> set[str]:
     """Store events that are not known yet; return the ids that were new. The caller commits."""
-    rows = [{"id": e.id, "type": e.type, "account": e.account, "payload": _impersonal(e.payload)} for e in batch]
+    rows = [{"id": e.id, "type": e.type, "account": e.account, "payload": dict(e.payload)} for e in batch]
     if not rows:
         return set()
     statement = upsert(events).values(rows).on_conflict_do_nothing().returning(events.c.id)
     return set(db.execute(statement).scalars())
-
-
-def _impersonal(value: Any) -> Any:
-    """Return a payload without what names or finds a person: it is read from the provider when it is needed."""
-    if isinstance(value, Mapping):
-        return {key: None if key in PERSONAL else _impersonal(item) for key, item in value.items()}
-    return [_impersonal(item) for item in value] if isinstance(value, list) else value
 
 
 def drain(engine: Engine, policy: Policy, now: datetime, most: int = 1000) -> int:
@@ -247,8 +308,12 @@ def _handle_next(engine: Engine, policy: Policy, now: datetime) -> bool:
             with db.begin_nested():
                 handle(db, parse_event(row.payload), policy, now)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is kept with the event and tried again
-            done = {"error": f"{type(error).__name__}: {error}"[:500], "retry_at": MACHINE_NOW + _later(row.tries)}
+            done = {
+                "error": redact(f"{type(error).__name__}: {error}")[:500],
+                "retry_at": MACHINE_NOW + _later(row.tries),
+            }
         db.execute(update(events).where(events.c.id == row.id).values(tries=events.c.tries + 1, **done))
+        failpoint("before_event_commit")
     return True
 
 
@@ -258,6 +323,9 @@ def _later(tries: int) -> timedelta:
 
 def handle(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
     """Apply one event to the cases it concerns."""
+    key = key_of(event.payload)
+    if key is not None and is_lost(db, key):
+        stops.put(db, stops.RESTORED, "the provider knows charges of ours that this database does not", now)
     if event.type in FAILED:
         _failed(db, event, policy, now)
     elif event.type == REFUSED:
@@ -265,15 +333,24 @@ def handle(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
     elif event.type in ENDED:
         # A void may follow the customer's cancelation: a reading tells, so only a payment ends the case at once.
         news = {"ended": "paid"} if ENDED[event.type] == "paid" else {}
-        for row in _open(db, cases.c.payment_id == _text(event.subject, "id", "invoice")):
+        for row in _open(db, cases.c.payment_id == _text(event.subject, "id", _named(event))):
             look_again(db, row, policy, now, **news)
-    else:
+    elif not _made_by_us(event):
         for row in _open(db, _concerns(event)):
             look_again(db, row, policy, now)
+    if event.type in TAKEN_BACK:
+        _taken_back(db, event, now)
+
+
+def _taken_back(db: Connection, event: Event, now: datetime) -> None:
+    """Money that was won back is disputed or refunded: its case has ended and stays so, and its history tells."""
+    detail = {"charge": _id(event.subject.get("charge")) or event.subject.get("id"), "event": event.id}
+    for row in db.execute(select(cases.c.id).where(_concerns(event), cases.c.state == "recovered")):
+        record(db, row.id, now, TAKEN_BACK[event.type], detail)
 
 
 def _failed(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
-    """A renewal failed: open its case. For a known case only a charge that we did not make is news."""
+    """A payment failed: open its case. For a known case only a charge that we did not make is news."""
     payment = failed_payment(event)
     known = _open(db, cases.c.payment_id == payment.payment_id)
     if not known:
@@ -294,9 +371,7 @@ def _refused(db: Connection, event: Event, policy: Policy, now: datetime) -> Non
 
 
 def _made_by_us(event: Event) -> bool:
-    request = event.payload.get("request")
-    key = request.get("idempotency_key") if isinstance(request, dict) else None
-    return isinstance(key, str) and key.startswith("dunning-")
+    return key_of(event.payload) is not None
 
 
 def _open(db: Connection, condition: Any) -> list[Row[Any]]:
@@ -306,15 +381,31 @@ def _open(db: Connection, condition: Any) -> list[Row[Any]]:
 
 
 def _concerns(event: Event) -> Any:
-    subject = event.subject
-    if event.type.startswith("customer.subscription."):
-        return cases.c.subscription_id == subject.get("id")
-    if event.type == "customer.updated":
-        return cases.c.customer_id == subject.get("id")
-    if event.type == "charge.dispute.created":
-        return cases.c.charge_id == subject.get("charge")
-    customer = subject.get("customer")
-    return cases.c.customer_id == (customer.get("id") if isinstance(customer, dict) else customer)
+    """Return the condition under which an event concerns a case; one that names nothing concerns none."""
+    subject, kind = event.subject, event.type
+    if kind.startswith("invoice."):
+        return _is(cases.c.payment_id, subject.get("id"))
+    if kind.startswith("customer.subscription."):
+        return _is(cases.c.subscription_id, subject.get("id"))
+    if kind == "customer.updated":
+        return _is(cases.c.customer_id, subject.get("id"))
+    if kind == "mandate.updated":
+        return _is(cases.c.method_id, subject.get("payment_method"))
+    if kind in TAKEN_BACK:
+        return _is(cases.c.intent_id, subject.get("payment_intent"))
+    # A method that was detached has no customer any more: whose it was stands in what was before.
+    return _is(cases.c.customer_id, subject.get("customer") or event.before.get("customer"))
+
+
+def _is(column: Any, value: Any) -> Any:
+    name = _id(value)
+    return false() if name is None else column == name
+
+
+def _id(value: Any) -> str | None:
+    """Return an id, also of an object that stands in its place; None for anything else."""
+    found = value.get("id") if isinstance(value, dict) else value
+    return found if isinstance(found, str) else None
 
 
 def waiting(db: Connection) -> int:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select, update
 
 from worker.models import MACHINE_NOW
 
 
-def claim_due(db: Connection, table: Table, now: datetime, limit: int, lease_seconds: float) -> list[tuple[int, str]]:
+def claim_due(
+    db: Connection, table: Table, now: datetime, limit: int, lease_seconds: float, *which: ColumnElement[bool]
+) -> list[tuple[int, str]]:
     """Lease up to ``limit`` rows of ``table`` that are due at ``now`` and that nobody holds, the oldest first.
 
-    Returns their ids, each with the token of its lease. Rows that another claimer is taking are passed over.
+    Returns their ids, each with the token of its lease. Rows that another claimer is taking are passed over, and so
+    are those to which ``which`` does not apply.
     """
     free = or_(table.c.lease_token.is_(None), table.c.lease_until < MACHINE_NOW)
-    due = select(table.c.id).where(and_(table.c.due_at <= now, free)).order_by(table.c.due_at, table.c.id)
+    due = select(table.c.id).where(and_(table.c.due_at <= now, free, *which)).order_by(table.c.due_at, table.c.id)
     chosen = due.limit(limit).with_for_update(skip_locked=True).cte("chosen")
     lease = {"lease_token": func.gen_random_uuid(), "lease_until": lease_end(lease_seconds)}
     taken = update(table).where(table.c.id == chosen.c.id).values(**lease).returning(table.c.id, table.c.lease_token)

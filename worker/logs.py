@@ -5,26 +5,62 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping
+from types import TracebackType
 from typing import Any
 
 import structlog
 
-SECRETS = re.compile(r"\b(?:(?:rk|sk|pk)_(?:live|test)_|whsec_|pm_|seti_)\w+|\w+_secret_\w+|[\w.+-]+@[\w-]+\.[\w.-]+")
-DIGITS = re.compile(r"\b\d(?:[ -]?\d){12,18}\b")
+from worker.personal import PERSONAL
+
 BLOT = "[redacted]"
+# Repetitions have bounds: a line of any length is read in a time that grows with its length only.
+SECRETS = re.compile(
+    r"""
+    (?:(?:rk|sk|pk)_(?:live|test)_|whsec_)[\w+/=-]+
+    | \b(?:pm_|seti_)\w+
+    | \w{1,64}_secret_\w+
+    | (?<=://)[^\s/@]+(?=@)       # user and password of an address
+    | (?<=/pay/)[\w-]{64}         # the token of our own link
+    | (?<=://)(?:billing|checkout|invoice|pay)\.stripe\.\w+/[^\s"'<>]+  # whoever has it can open it
+    | [\w.+-][\w.+'&-]{0,63}(?:@|%40)[\w-]+(?:\.[\w-]+)+
+    """,
+    re.VERBOSE,
+)
+# A payload that somebody made a text of, as JSON or as Python shows it, whole or cut, within another text too.
+NAMES = "|".join(sorted(PERSONAL))
+LABELLED = re.compile(rf"""(\\{{0,8}}["'])({NAMES})\1(\s*:\s*)(\\{{0,8}}["']).*?(?:(?<!\\)\4|\Z)""", re.DOTALL)
+DIGITS = re.compile(r"\d(?:[ -]?\d){12,}")
+GROUP = re.compile(r"\d+")
+SHORTEST, LONGEST = 13, 19  # of card numbers
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("dunning")
 
 
 def redact(text: str) -> str:
-    """Return ``text`` without keys, payment method ids, e-mail addresses and card numbers."""
-    return DIGITS.sub(lambda found: BLOT if _luhn(found.group()) else found.group(), SECRETS.sub(BLOT, text))
+    """Return ``text`` without keys, method ids, e-mail addresses, card numbers and personal fields of payloads."""
+    text = LABELLED.sub(rf"\1\2\1\3\4{BLOT}\4", text)
+    return DIGITS.sub(_without_cards, SECRETS.sub(BLOT, text))
 
 
-def _luhn(text: str) -> bool:
+def _without_cards(found: re.Match[str]) -> str:
+    """Blot the card numbers in a run of digits: other numbers may stand right before and behind one."""
+    run, shown, position = found.group(), "", 0
+    groups = [group.span() for group in GROUP.finditer(run)]
+    for number, (start, _) in enumerate(groups):
+        if start < position:
+            continue
+        ends = (end for _, end in groups[number : number + LONGEST][::-1] if _is_card(run[start:end]))
+        if end := next(ends, None):
+            shown, position = f"{shown}{run[position:start]}{BLOT}", end
+    return shown + run[position:]
+
+
+def _is_card(text: str) -> bool:
     digits = [int(c) for c in reversed(text) if c.isdigit()]
-    return sum(d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)) % 10 == 0
+    checked = sum(d if i % 2 == 0 else sum(divmod(2 * d, 10)) for i, d in enumerate(digits)) % 10 == 0
+    return checked and SHORTEST <= len(digits) <= LONGEST
 
 
 def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -38,10 +74,16 @@ def _redact_all(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Ma
 def _redacted(value: Any) -> Any:
     """Return a value of a log line in JSON's own types, redacted to any depth."""
     if isinstance(value, dict):
-        return {str(key): _redacted(item) for key, item in value.items()}
+        return {redact(str(key)): BLOT if key in PERSONAL else _redacted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_redacted(item) for item in value]
-    return value if isinstance(value, (int, float, type(None))) else redact(str(value))
+    text = redact(str(value))
+    return value if isinstance(value, (int, float, type(None))) and text == str(value) else text
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Tell what ends a process or a thread like everything else, since a traceback may quote what it met."""
+    logging.getLogger("dunning").critical("uncaught", exc_info=(kind, error, trace) if error else None)
 
 
 SHARED: list[Any] = [
@@ -76,3 +118,6 @@ def set_up(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    sys.excepthook = _uncaught
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = lambda told: _uncaught(told.exc_type, told.exc_value, told.exc_traceback)

@@ -1,4 +1,4 @@
-"""What is stored? Seven tables; their constraints hold the promises even when the code is wrong.
+"""What is stored? Few tables; their constraints hold the promises even when the code is wrong.
 
 Business instants (``at``, ``due_at``, ``failed_at``) drive decisions; machine instants (``lease_until``,
 ``sent_at``, ``received_at``) come from PostgreSQL's one clock.
@@ -42,6 +42,7 @@ metadata = MetaData(
     }
 )
 INSTANT = DateTime(timezone=True)
+OWN_KEY = "(payload -> 'request') ->> 'idempotency_key'"  # of the request that caused an event
 MACHINE_NOW = func.clock_timestamp()
 
 
@@ -71,6 +72,27 @@ events = Table(
     Column("retry_at", INSTANT),
     Column("error", Text),
     Index("ix_events_unhandled", "received_at", "id", postgresql_where=text("handled_at IS NULL")),
+    Index("ix_events_account", "account", postgresql_where=text("account IS NOT NULL")),
+    Index("ix_events_own_key", text(f"({OWN_KEY})"), postgresql_where=text(f"({OWN_KEY}) LIKE 'dunning-%'")),
+)
+
+limits = Table(
+    "limits",
+    metadata,
+    Column("name", Text, primary_key=True),  # an endpoint of the provider, or the circuit that all share
+    Column("next_at", INSTANT, nullable=False),
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("since", INSTANT),
+    Column("probe_until", INSTANT),
+    prefixes=["UNLOGGED"],  # written with every request, worth nothing after a crash
+)
+
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("position", INSTANT, nullable=False),  # business time: everything before it is known
+    Column("begun_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
 )
 
 cases = Table(
@@ -91,6 +113,10 @@ cases = Table(
     Column("tenure_days", Integer),
     Column("card", JSONB, nullable=False),
     Column("method_id", Text),
+    Column("pay_with", Text),
+    Column("methods_seen", JSONB, nullable=False, server_default="[]"),
+    Column("retried_elsewhere", Boolean, nullable=False, server_default=false()),
+    Column("intent_id", Text, index=True),
     Column("card_entered_at", INSTANT),
     Column("refreshed_at", INSTANT),
     Column("news", Integer, nullable=False, server_default=text("0")),
@@ -104,7 +130,8 @@ cases = Table(
     Column("step", JSONB),
     Column("lease_token", Uuid),
     Column("lease_until", INSTANT),
-    Column("claims", Integer, nullable=False, server_default=text("0")),
+    Column("claims", Integer, nullable=False, server_default=text("0")),  # in a row without being given back
+    Column("quarantined_at", INSTANT),
     Column("recovered_by", Text),
     Column("closed_at", INSTANT),
     CheckConstraint(one_of("state", (*OPEN_STATES, *OUTCOMES)), name="state"),
@@ -137,6 +164,7 @@ attempts = Table(
     Column("decline", JSONB),
     Column("by_updater", Boolean, nullable=False, server_default=false()),
     Column("charge_before", Text),
+    Column("pay_with", Text),
     Column("charge_id", Text),
     Column("read_at", INSTANT),
     Column("error", Text),
@@ -166,7 +194,7 @@ outbox = Table(
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("error", Text),
     UniqueConstraint("case_id", "kind", "name"),
-    CheckConstraint(one_of("kind", ("notice", "ending")), name="kind"),
+    CheckConstraint(one_of("kind", ("notice", "ending", "card")), name="kind"),
     CheckConstraint("merged_into IS NULL OR due_at IS NULL", name="merged_never_leaves"),
     Index("ix_outbox_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_outbox_customer_id", "customer_id", "at", postgresql_where=text("kind = 'notice'")),
@@ -180,4 +208,32 @@ history = Table(
     Column("at", INSTANT, nullable=False),
     Column("what", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
+)
+
+stops = Table(
+    "stops",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("at", INSTANT, nullable=False),
+    Column("reason", Text, nullable=False),
+    CheckConstraint(one_of("name", ("operator", "restored")), name="name"),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("role", Text, primary_key=True),
+    Column("name", Text, primary_key=True),  # host and process
+    Column("what", Text, primary_key=True),
+    Column("at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    prefixes=["UNLOGGED"],  # the next work done writes it anew
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("begun_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    Column("done_at", INSTANT),
+    Column("result", JSONB),
 )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import smtplib
 import ssl
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from decimal import Decimal
 from email.message import EmailMessage
@@ -22,13 +22,17 @@ from uuid import UUID
 
 from babel.numbers import format_currency, get_currency_precision
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from sqlalchemy import Row, and_, case, func, or_, select, update
+from sqlalchemy import Row, Select, and_, case, func, or_, select, update
 
 from worker.cases import record
-from worker.models import OPEN_STATES, cases, outbox
+from worker.failpoints import failpoint
+from worker.models import OPEN_STATES, attempts, cases, outbox
+from worker.readings import is_intent
+from worker.stripe_gateway import GatewayError, NoAccess, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from worker.charging import Desk
     from worker.readings import Reading
@@ -45,7 +49,7 @@ class Mailbox:
 
     sender: str
     folder: Path
-    smtp_url: str | None = None
+    smtp_url: str | None = field(default=None, repr=False)
 
     def send(self, message: EmailMessage, key: str) -> None:
         """Hand one message over; raise ``OSError`` or ``smtplib.SMTPException`` when it was not taken."""
@@ -56,7 +60,7 @@ class Mailbox:
             server.send_message(message)
 
     def _keep(self, message: EmailMessage, key: str) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the one place with addresses of customers
         part = self.folder / f"{key}.part"
         part.write_bytes(message.as_bytes())
         part.replace(self.folder / f"{key}.eml")
@@ -82,10 +86,14 @@ def _smtp(url: str) -> Iterator[smtplib.SMTP]:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One invoice that a message is about: its row of the outbox, and its case as it was when the message was taken."""
+    """One invoice that a message is about: its row of the outbox, and its case as it was when the message was taken.
+
+    ``other_card``: a card was tried that the customer had not chosen for it.
+    """
 
     row: Row[Any]
     case: Row[Any]
+    other_card: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -101,9 +109,10 @@ def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     try:
         errors = _carry_out(desk, mailbox, items)
     except Exception as error:
-        _settle(desk, items, [type(error).__name__] * len(items), again=True)
+        why = str(error) if isinstance(error, GatewayError) else type(error).__name__
+        _settle(desk, items, [why] * len(items), _later(desk, items[0].row.tries, error))
         raise
-    _settle(desk, items, errors, again=False)
+    _settle(desk, items, errors)
     return None in errors
 
 
@@ -123,7 +132,17 @@ def _take(desk: Desk, message_id: int, hint: UUID) -> list[Item]:
         rows = db.execute(select(outbox).where(together).order_by(outbox.c.id)).all()
         about = select(cases).where(cases.c.id.in_([row.case_id for row in rows]))
         found = {row.id: row for row in db.execute(about)}
-    return [Item(row, found[row.case_id]) for row in rows]
+        others = set(db.execute(_with_another_card(list(found))).scalars())
+        failpoint("before_mail_commit")
+    cases_of = [(row, found[row.case_id]) for row in rows]
+    return [Item(row, case, case.id in others and case.card_entered_at is None) for row, case in cases_of]
+
+
+def _with_another_card(found: list[int]) -> Select[tuple[int]]:
+    """Return the query for the cases of which an attempt named another method than the one charged by itself."""
+    tried = select(attempts.c.case_id).join(cases, cases.c.id == attempts.c.case_id)
+    other = attempts.c.pay_with.is_not(None), attempts.c.pay_with.is_distinct_from(cases.c.method_id)
+    return tried.where(cases.c.id.in_(found), *other)
 
 
 def _carry_out(desk: Desk, mailbox: Mailbox, items: list[Item]) -> list[str | None]:
@@ -132,6 +151,9 @@ def _carry_out(desk: Desk, mailbox: Mailbox, items: list[Item]) -> list[str | No
     if not desk.live:
         return [OBSERVED] * len(items)
     key = f"{case.payment_id}-{message.name}"
+    if message.kind == "card":
+        desk.gateway.prefer(message.name, case.subscription_id, case.account)
+        return [None]
     if message.kind == "ending":
         desk.gateway.end(message.name, case.payment_id, case.subscription_id, f"dunning-end-{key}", case.account)
         return [None]
@@ -143,17 +165,34 @@ def _carry_out(desk: Desk, mailbox: Mailbox, items: list[Item]) -> list[str | No
 def _hand_over(desk: Desk, mailbox: Mailbox, items: list[Item], key: str) -> list[str | None]:
     """Send the notice for the items of which the provider says that something is left to say, if there are any."""
     read = ((item, desk.gateway.read(item.case.payment_id, item.case.account)) for item in items if item.is_open)
-    left = {item.row.id: (item.row.name, reading) for item, reading in read if reading.ended is None}
+    told = ((item, _linked(desk, item.case, reading)) for item, reading in read if reading.ended is None)
+    left = {item.row.id: (item.row.name, reading) for item, reading in told}
     if left:
         names, readings = zip(*left.values(), strict=True)
-        mailbox.send(write(readings, names[0], mailbox.sender, key), key)
+        other_card = any(item.other_card for item in items if item.row.id in left)
+        mailbox.send(write(readings, names[0], mailbox.sender, key, other_card=other_card), key)
+        failpoint("after_mail")
     return [None if item.row.id in left else OVER for item in items]
 
 
-def _settle(desk: Desk, items: list[Item], errors: list[str | None], *, again: bool) -> None:
+def _linked(desk: Desk, case: Row[Any], reading: Reading) -> Reading:
+    """Have the notice lead to our own link, where there is one, instead of the provider's page."""
+    if desk.links is None:
+        return reading
+    deadline = case.failed_at + timedelta(days=desk.policy.deadline_days)
+    return replace(reading, link=desk.links.to_pay(case.id, deadline))
+
+
+def _later(desk: Desk, tries: int, error: Exception) -> datetime | None:
+    """Return when a message is tried again, in the end never; while nothing can be asked it is no fault of its own."""
+    if tries >= MOST_TRIES and not isinstance(error, NoAccess | Unavailable):
+        return None
+    return desk.now + timedelta(minutes=2 ** min(tries, MOST_TRIES))
+
+
+def _settle(desk: Desk, items: list[Item], errors: list[str | None], later: datetime | None = None) -> None:
     """Write down that the message left, will be tried again, or will not leave; for each item in its own history."""
     message = items[0].row
-    later = desk.now + timedelta(minutes=2**message.tries) if again and message.tries < MOST_TRIES else None
     mine = outbox.c.id == message.id, outbox.c.lease_token == message.lease_token
     free = {"lease_token": None, "lease_until": None, "due_at": later}
     with desk.engine.begin() as db:
@@ -167,7 +206,7 @@ def _settle(desk: Desk, items: list[Item], errors: list[str | None], *, again: b
             record(db, item.case.id, desk.now, "delivered" if error is None else "not_delivered", told)
 
 
-def write(readings: Sequence[Reading], name: str, sender: str, key: str) -> EmailMessage:
+def write(readings: Sequence[Reading], name: str, sender: str, key: str, *, other_card: bool = False) -> EmailMessage:
     """Return one notice about one or several invoices of a customer as a message.
 
     Its words never say more of the refusal than that the payment failed.
@@ -176,7 +215,7 @@ def write(readings: Sequence[Reading], name: str, sender: str, key: str) -> Emai
         msg = "the customer has no e-mail address"
         raise LookupError(msg)
     text = _templates().get_template(f"{name}.txt.j2")
-    words = _words(readings)
+    words = {**_words(readings), "other_card": other_card}
     module = text.make_module(words)
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = sender, readings[0].email, module.subject.strip()  # type: ignore[attr-defined]
@@ -189,7 +228,10 @@ def write(readings: Sequence[Reading], name: str, sender: str, key: str) -> Emai
 
 
 def _words(readings: Sequence[Reading]) -> dict[str, Any]:
-    """Return what the templates may use: ``amount`` tells all of them in a row, ``payments`` has each with its link."""
+    """Return what the templates may use: ``amount`` tells all of them in a row, ``payments`` has each with its link.
+
+    ``subscription``: all of them are for one; a payment intent without an invoice is for none.
+    """
     amounts = [money(each.amount_minor, each.currency) for each in readings]
     *others, last = amounts
     brands = {each.card.brand for each in readings}
@@ -197,6 +239,7 @@ def _words(readings: Sequence[Reading]) -> dict[str, Any]:
         "amount": f"{', '.join(others)} and {last}" if others else last,
         "payments": [{"amount": a, "link": each.link} for a, each in zip(amounts, readings, strict=True)],
         "several": bool(others),
+        "subscription": not any(is_intent(each.payment_id) for each in readings),
         "brand": brands.pop() if len(brands) == 1 else None,
     }
 

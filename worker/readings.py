@@ -1,28 +1,35 @@
 """What do the provider's objects say? Plain dictionaries in, one ``Reading`` out; no network, no SDK.
 
 Both shapes of an invoice are read (before and after API 2025-03-31), expanded or not; any field may be absent but the
-few without which there is no invoice.
+few without which there is no invoice. A payment intent that no invoice asked for is read as if it were its own bill.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from schedules import Card, Decline
+from schedules.places import COUNTRY_OF_ZONE
 from schedules.regions import zone_of_address
+from worker.cards import Stored
 
 IN_FLIGHT = ("processing", "requires_action", "requires_capture")
 
 
 class UnknownShape(ValueError):
-    """An object that is no invoice."""
+    """An object that is not what it should be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What the provider shows of one invoice, its subscription and its card at this instant."""
+    """What the provider shows of one invoice or one-off payment intent, and of its cards, at this instant.
+
+    ``card`` and ``method_id`` are what the provider would charge by itself, ``others`` what else the customer stored.
+    """
 
     payment_id: str
     customer_id: str
@@ -37,11 +44,13 @@ class Reading:
     in_flight: bool
     waits_for_customer: bool
     retried_by_provider: bool
-    email: str | None
-    link: str | None
+    email: str | None = field(repr=False)
+    link: str | None = field(repr=False)
     time_zone: str | None = None
     locale: str | None = None
     charged_at: datetime | None = None
+    intent_id: str | None = None
+    others: tuple[Stored, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +90,7 @@ def card_of(method: dict[str, Any] | None) -> Card:
         country=details.get("country"),
         exp_month=details.get("exp_month"),
         exp_year=details.get("exp_year"),
+        last4=details.get("last4"),
     )
 
 
@@ -97,28 +107,67 @@ def reading_of(invoice: dict[str, Any]) -> Reading:
     return read_objects(invoice, None)
 
 
-def read_objects(invoice: dict[str, Any], intent: dict[str, Any] | None) -> Reading:
+def read_objects(
+    invoice: dict[str, Any], intent: dict[str, Any] | None, methods: Sequence[dict[str, Any]] = ()
+) -> Reading:
     """Return what an invoice and its last payment intent show; raise ``UnknownShape`` when they are none.
 
-    Without an intent the invoice's own is taken, or the charge that old shapes carry beside it.
+    Without an intent the invoice's own is taken, or the charge that old shapes carry beside it. ``methods`` are all
+    that the customer stored, where somebody asked for them.
     """
-    try:
+    with _shape("an invoice"):
         own = last_intent(invoice) or {"latest_charge": invoice.get("charge")}
-        return _reading(invoice, own if intent is None else intent)
-    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        msg = f"an invoice of an unknown shape: {type(error).__name__} {error}"[:200]
-        raise UnknownShape(msg) from None
+        intent = own if intent is None else intent
+        return _reading(invoice, intent, _methods(invoice, intent), methods)
+
+
+def read_intent(intent: dict[str, Any], methods: Sequence[dict[str, Any]] = ()) -> Reading:
+    """Return what a payment intent without an invoice shows, as an event carries it or expanded.
+
+    Charged is the customer's default method, else the one of the intent. Raises ``UnknownShape`` when it is none.
+    """
+    with _shape("a payment intent"):
+        default = _settings(intent).get("default_payment_method")
+        bill = {
+            **intent,
+            "status": _billed(intent),
+            "amount_remaining": intent["amount"] - (intent.get("amount_received") or 0),
+            "customer_email": intent.get("receipt_email"),
+        }
+        return _reading(bill, intent, _distinct(default, _own_method(intent)), methods)
+
+
+def is_intent(payment_id: str) -> bool:
+    """Whether this is the id of a payment intent, and not of an invoice."""
+    return payment_id.startswith("pi_")
+
+
+def is_marked(intent: Mapping[str, Any]) -> bool:
+    """Whether the merchant wants this payment intent recovered; never one that an invoice asked for."""
+    return _expanded(intent.get("metadata")).get("dunning") == "recover" and not intent.get("invoice")
+
+
+def failed_method(intent: dict[str, Any]) -> Any:
+    """Return the method that failed, by its id or expanded: an intent that was refused shows no other."""
+    return _expanded(intent.get("last_payment_error")).get("payment_method")
 
 
 def charge_evidence(charge: dict[str, Any]) -> tuple[Card, Decline]:
     """Return the card of a failed charge object and why it was refused; raise ``UnknownShape`` when it is none."""
-    try:
+    with _shape("a charge"):
         outcome = charge.get("outcome") or {}
         reason = outcome.get("reason") if outcome.get("type") == "issuer_declined" else None
         codes = {"decline_code": reason, "code": charge.get("failure_code")}
         return card_of(_charged(charge)), decline_of(codes, outcome)
-    except (AttributeError, TypeError) as error:
-        msg = f"a charge of an unknown shape: {type(error).__name__} {error}"[:200]
+
+
+@contextmanager
+def _shape(what: str) -> Iterator[None]:
+    """Turn whatever goes wrong in reading an object into ``UnknownShape``."""
+    try:
+        yield
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        msg = f"{what} of an unknown shape: {type(error).__name__} {error}"[:200]
         raise UnknownShape(msg) from None
 
 
@@ -131,13 +180,34 @@ def _subscription(invoice: dict[str, Any]) -> dict[str, Any]:
     return _expanded(parent.get("subscription") or invoice.get("subscription"))
 
 
-def _method(invoice: dict[str, Any], charged: dict[str, Any]) -> dict[str, Any]:
-    """Return the method that Stripe would charge for this invoice: the first present, not a cascade."""
-    customer = _expanded(invoice.get("customer"))
-    settings = customer.get("invoice_settings") or {}
-    on_invoice, on_subscription = invoice.get("default_payment_method"), _subscription(invoice)
-    found = on_invoice or on_subscription.get("default_payment_method") or settings.get("default_payment_method")
-    return _expanded(found) or charged
+def _settings(holder: dict[str, Any]) -> dict[str, Any]:
+    return _expanded(holder.get("customer")).get("invoice_settings") or {}
+
+
+def _methods(invoice: dict[str, Any], intent: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the methods on the levels where Stripe looks, in its order; what the charge shows when there are none."""
+    levels = (invoice, _subscription(invoice), _settings(invoice))
+    found = _distinct(*(level.get("default_payment_method") for level in levels))
+    return found or _distinct(_charged(_expanded(intent.get("latest_charge"))))
+
+
+def _distinct(*methods: Any) -> list[dict[str, Any]]:
+    """Return the methods that are shown, in order, each once."""
+    found = [method for method in map(_expanded, methods) if method]
+    different = {method["id"]: method for method in found if method.get("id")}
+    return [*different.values()] or found[:1]
+
+
+def _own_method(intent: dict[str, Any]) -> dict[str, Any]:
+    """Return the method of an intent, after a refusal the one that was refused; none that its customer took away."""
+    method = _expanded(intent.get("payment_method") or failed_method(intent))
+    return {} if "customer" in method and method["customer"] is None else method
+
+
+def _billed(intent: dict[str, Any]) -> str:
+    """Return the status of an intent as that of an invoice; one that is no longer marked is handed back."""
+    status = {"succeeded": "paid", "canceled": "void"}.get(str(intent.get("status")))
+    return status or ("open" if is_marked(intent) else "void")
 
 
 def _charged(charge: dict[str, Any]) -> dict[str, Any]:
@@ -159,10 +229,17 @@ def _ended(invoice: dict[str, Any], charge: dict[str, Any]) -> str | None:
     return "voided" if invoice.get("status") in ("void", "uncollectible", "deleted") else None
 
 
-def _reading(invoice: dict[str, Any], intent: dict[str, Any]) -> Reading:
+def _reading(
+    invoice: dict[str, Any],
+    intent: dict[str, Any],
+    stored: Sequence[dict[str, Any]],
+    methods: Sequence[dict[str, Any]],
+) -> Reading:
     charge, customer = _expanded(intent.get("latest_charge")), _expanded(invoice.get("customer"))
-    charged = _charged(charge)
-    method = _method(invoice, charged)
+    charged = _charged(charge) or _expanded(failed_method(intent))
+    method, *defaults = stored or [{}]
+    levels = {each.get("id") for each in (method, *defaults)}
+    backups = (each for each in methods if each["id"] not in levels)
     return Reading(
         payment_id=invoice["id"],
         customer_id=customer.get("id") or str(invoice.get("customer")),
@@ -182,12 +259,18 @@ def _reading(invoice: dict[str, Any], intent: dict[str, Any]) -> Reading:
         time_zone=_time_zone(customer, method),
         locale=next(iter(customer.get("preferred_locales") or ()), None),
         charged_at=instant(charge["created"]) if charge.get("created") is not None else None,
+        intent_id=intent.get("id"),
+        others=(
+            *(Stored(each["id"], card_of(each)) for each in defaults),
+            *(Stored(each["id"], card_of(each), backup=True) for each in backups),
+        ),
     )
 
 
 def _time_zone(customer: dict[str, Any], method: dict[str, Any]) -> str | None:
     """Return the customer's own zone, else that of the customer's address, else that of the method's."""
-    own = (customer.get("metadata") or {}).get("time_zone")
+    written = (customer.get("metadata") or {}).get("time_zone")
+    own = written if isinstance(written, str) and written in COUNTRY_OF_ZONE else None
     addresses = (customer.get("address"), _expanded(method.get("billing_details")).get("address"))
     zones = (_zone_at(_expanded(address), card_of(method).country) for address in addresses)
     return own or next(filter(None, zones), None)

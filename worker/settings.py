@@ -7,6 +7,7 @@ names the variable, never its content.
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "DUNNING_"
+LEAST_SECRET = 32
+LONGEST_WAIT = 5.0  # seconds that a request to the provider may wait for its turn
+LINK_BASE = re.compile(r"(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost)(:\d+)?)(/[^\s?#]*)?")
 
 
 class SettingsError(ValueError):
@@ -38,18 +42,48 @@ class Settings(BaseSettings):
     )
     smtp_url: SecretStr | None = Field(None, description="smtp://user:password@host:port; unset: kept as .eml files")
     mail_from: str = Field("billing@localhost", description="Sender address of the notices")
+    public_url: str | None = Field(
+        None, description="https address under which customers reach `dunning web`; unset: notices link to Stripe"
+    )
+    link_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Signs the links in notices, from 32 characters; a comma list during a roll, the first signs"
+    )
     policy: Path | None = Field(None, description="TOML file with the merchant's policy; unset: the default policy")
     mode: Literal["observe", "live"] = Field("observe", description="observe plans and never writes; live charges")
+    live_switch: Literal["off", "on"] = Field(
+        "off", description="on lets live mode charge real customers with a live key; a test key needs no switch"
+    )
     clock_file: Path | None = Field(None, description="Stepped business clock, for practice only")
     tick_seconds: float = Field(10, gt=0, description="How often beat wakes the sweep")
     connect_seconds: float = Field(5, gt=0, description="Time limit for a connection to the provider")
     read_seconds: float = Field(25, gt=0, description="Time limit for an answer of the provider")
+    requests_per_second: float = Field(
+        15, gt=0, le=100, description="How many requests a second all workers together send to one endpoint of Stripe"
+    )
+    keep_events_days: int = Field(90, ge=31, description="How long handled events are kept; Stripe lists them for 30")
     lease_seconds: float = Field(180, gt=0, description="How long one worker owns a case or a notice")
 
-    @field_validator("stripe_webhook_secret", mode="before")
+    @field_validator("stripe_webhook_secret", "link_secret", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("public_url")
+    @classmethod
+    def _secure(cls, value: str | None) -> str | None:
+        # Plain HTTP would show the token to the network; a loopback address has none.
+        if value is not None and not LINK_BASE.fullmatch(value):
+            msg = "expected https://host, with a path or without"
+            raise ValueError(msg)
+        return value.rstrip("/") if value else value
+
+    @field_validator("link_secret")
+    @classmethod
+    def _long(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(secret.get_secret_value()) < LEAST_SECRET for secret in value):
+            msg = f"expected at least {LEAST_SECRET} characters, as `openssl rand -hex 32` gives"
+            raise ValueError(msg)
+        return value
 
     @field_validator("database_url")
     @classmethod
@@ -69,12 +103,28 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _lease_outlasts_a_call(self) -> Settings:
-        # One charge makes a guard read and up to three tries of one request: all must fit into the lease.
-        if self.lease_seconds < 4 * (self.connect_seconds + self.read_seconds):
-            msg = "DUNNING_LEASE_SECONDS: expected at least 4 times DUNNING_CONNECT_SECONDS + DUNNING_READ_SECONDS"
+        # One charge makes a guard read of two requests and up to three tries of one: all must fit into the lease.
+        if self.lease_seconds < 5 * (self.connect_seconds + self.read_seconds + LONGEST_WAIT):
+            limits = f"DUNNING_CONNECT_SECONDS + DUNNING_READ_SECONDS + {LONGEST_WAIT:g}"
+            msg = f"DUNNING_LEASE_SECONDS: expected at least 5 times ({limits})"
             raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _real_money_is_meant(self) -> Settings:
         if self.clock_file is not None and self.live_key:
             msg = "DUNNING_CLOCK_FILE: a stepped clock is for practice and is refused with a live key"
+            raise ValueError(msg)
+        if self.mode == "live" and self.live_key and self.live_switch != "on":
+            msg = "DUNNING_LIVE_SWITCH: a live key in live mode charges real customers; set it to on if that is meant"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _stripe_is_quiet(self) -> Settings:
+        # The SDK prints past every filter: requests, and whole answers with names and addresses.
+        if os.environ.get("STRIPE_LOG") == "debug" and (self.mode == "live" or self.live_key):
+            msg = "STRIPE_LOG: debug prints customers' data and is refused in live mode and with a live key; unset it"
             raise ValueError(msg)
         return self
 

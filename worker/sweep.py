@@ -2,21 +2,29 @@
 
 Any number of ticks at once is safe: every row is taken by one of them (SKIP LOCKED), the claim is committed before
 a hint is sent, and a lost hint only lets its lease run out.
+
+A case that ends its worker takes others with it, which are as suspect as itself. So whoever was in two crashes in a
+row is worked on alone; a third one in a row is its own doing, and it is set aside for a person.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
-from sqlalchemy import Table
+from sqlalchemy import Connection, func, select, update
 
+from worker import restored
+from worker.cases import record
 from worker.charging import Desk
+from worker.failpoints import failpoint
 from worker.inbox import drain
 from worker.leases import claim_due
-from worker.models import cases, outbox
+from worker.models import MACHINE_NOW, cases, outbox
 
 BATCH = 200
+SUSPECT = 2  # crashes in a row
 
 Send = Callable[[str, int, str], None]
 
@@ -31,9 +39,14 @@ class Swept:
 
 
 def tick(desk: Desk, send: Send) -> Swept:
-    """Handle waiting events, then claim what is due and ``send(task, id, token)`` one hint for each."""
+    """Handle waiting events, then claim what is due and ``send(task, id, token)`` one hint for each.
+
+    After a restore nothing is claimed until every charge of ours is explained.
+    """
     handled = drain(desk.engine, desk.policy, desk.now)
-    due, messages = _claim(desk, cases), _claim(desk, outbox)
+    if not restored.converge(desk.engine, desk.now):
+        return Swept(handled, 0, 0)
+    due, messages = _claim_cases(desk), _claim_messages(desk)
     for case_id, token in due:
         send("dunning.work", case_id, token)
     for message_id, token in messages:
@@ -41,6 +54,33 @@ def tick(desk: Desk, send: Send) -> Swept:
     return Swept(handled, len(due), len(messages))
 
 
-def _claim(desk: Desk, table: Table) -> list[tuple[int, str]]:
+def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
-        return claim_due(db, table, desk.now, BATCH, desk.lease_seconds)
+        _quarantine(db, desk.now)
+        free = cases.c.quarantined_at.is_(None)
+        taken = claim_due(db, cases, desk.now, BATCH, desk.lease_seconds, free, cases.c.claims < SUSPECT)
+        if _nobody_is_alone(db):
+            taken += claim_due(db, cases, desk.now, 1, desk.lease_seconds, free, cases.c.claims >= SUSPECT)
+        failpoint("before_claim_commit")
+    failpoint("after_claim_commit")
+    return taken
+
+
+def _claim_messages(desk: Desk) -> list[tuple[int, str]]:
+    with desk.engine.begin() as db:
+        return claim_due(db, outbox, desk.now, BATCH, desk.lease_seconds)
+
+
+def _quarantine(db: Connection, now: datetime) -> None:
+    """Set aside what was claimed three times in a row and never given back."""
+    lost = cases.c.lease_token.is_not(None), cases.c.lease_until < MACHINE_NOW, cases.c.claims > SUSPECT
+    aside = {"quarantined_at": MACHINE_NOW, "lease_token": None, "lease_until": None}
+    for row in db.execute(update(cases).where(*lost).values(aside).returning(cases.c.id, cases.c.claims)):
+        record(db, row.id, now, "quarantined", {"crashes": row.claims})
+
+
+def _nobody_is_alone(db: Connection) -> bool:
+    """Whether the place of the one suspect that is worked on is free, and ours until the transaction ends."""
+    ours = select(func.pg_try_advisory_xact_lock(func.hashtextextended("suspects", 0)))
+    held = select(cases.c.id).where(cases.c.lease_until >= MACHINE_NOW, cases.c.claims >= SUSPECT)
+    return bool(db.execute(ours).scalar()) and db.execute(held.limit(1)).first() is None

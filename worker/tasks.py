@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
-from worker import app, charging, notices, sweep
+from celery.signals import task_success, worker_ready
+
+from worker import app, audit, catchup, charging, jobs, notices, retention, sweep, watch
 from worker.app import celery_app
 from worker.charging import Desk
+from worker.eventfile import Counts
+from worker.links import Links
 from worker.logs import log
 from worker.settings import load_settings
 from worker.stripe_gateway import GatewayError
@@ -22,6 +28,7 @@ def desk() -> Desk:
         live=settings.mode == "live",
         lease_seconds=settings.lease_seconds,
         now=app.now(),
+        links=Links.from_settings(settings),
     )
 
 
@@ -59,5 +66,70 @@ def work(case_id: int, token: str) -> None:
 @celery_app.task(name="dunning.deliver")  # type: ignore[untyped-decorator]
 def deliver(message_id: int, token: str) -> None:
     """Deliver one message of the outbox."""
-    done = notices.deliver(desk(), mailbox(), message_id, UUID(token))
-    log.info("deliver", message_id=message_id, done=done)
+    try:
+        done = notices.deliver(desk(), mailbox(), message_id, UUID(token))
+    except GatewayError as error:
+        log.warning("deliver", message_id=message_id, error=str(error))
+    else:
+        log.info("deliver", message_id=message_id, done=done)
+
+
+@celery_app.task(name="dunning.catch_up")  # type: ignore[untyped-decorator]
+def catch_up() -> None:
+    """Read the events that did not reach us; beat calls it every few minutes, and one of many beats is heard."""
+    for account in catchup.accounts(app.engine()):
+        counts = Counts()
+        try:
+            for _ in catchup.missed_events(desk(), counts, account, pause=timedelta(minutes=4)):
+                pass
+        except GatewayError as error:
+            log.warning("catch_up", account=account, error=str(error))
+        if counts.new or counts.rejected:
+            log.info("catch_up", account=account, new=counts.new, rejected=counts.rejected)
+
+
+@celery_app.task(name="dunning.sweep_invoices")  # type: ignore[untyped-decorator]
+def sweep_invoices() -> None:
+    """Compare our cases with the open invoices; beat calls it every hour, and it does so once a day."""
+    for account in catchup.accounts(app.engine()):
+        try:
+            opened, again = catchup.sweep_invoices(
+                desk(), account, every=timedelta(days=1), pause=timedelta(minutes=50)
+            )
+        except GatewayError as error:
+            log.warning("sweep_invoices", account=account, error=str(error))
+        else:
+            log.info("sweep_invoices", account=account, opened=opened, read_again=again)
+
+
+@celery_app.task(name="dunning.audit")  # type: ignore[untyped-decorator]
+def check() -> None:
+    """Look whether what must always be true is true, and raise an alert; once a day, of the many times beat asks."""
+    if not jobs.begin(app.engine(), "audit"):
+        return
+    broken = [each for each in audit.examine(app.engine(), app.policy(), app.now()) if not each.ok]
+    for each in broken:
+        log.error("audit", statement=each.statement, rows=each.rows, advice=each.advice)
+    jobs.done(app.engine(), "audit", {"broken": [each.statement for each in broken]})
+
+
+@celery_app.task(name="dunning.clean_up")  # type: ignore[untyped-decorator]
+def clean_up() -> None:
+    """Delete what is not needed any more; once a day, of the many times beat asks."""
+    if not jobs.begin(app.engine(), "clean_up"):
+        return
+    gone = retention.clean_up(app.engine(), timedelta(days=load_settings().keep_events_days))
+    jobs.done(app.engine(), "clean_up", gone)
+    log.info("clean_up", **gone)
+
+
+@task_success.connect  # type: ignore[untyped-decorator]
+def note_success(sender: Any, **_given: Any) -> None:
+    """A task was done: that is this worker's heartbeat."""
+    watch.did(app.engine(), "worker", sender.name)
+
+
+@worker_ready.connect  # type: ignore[untyped-decorator]
+def catch_up_first(**_given: Any) -> None:
+    """A worker has started: find out at once what happened while none was there."""
+    celery_app.send_task("dunning.catch_up")

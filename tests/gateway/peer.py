@@ -112,7 +112,9 @@ def _carry(url: str, request: Request, body: bytes) -> Response:
     query = [(key, value) for key, value in asked if not key.startswith("expand")]
     wanted = [SPOKEN.get(value, value) for key, value in asked if key.startswith("expand")]
     query += [("expand[]", value) for value in wanted if value is not None]
-    form = {key: value for key, value in parse_qsl(body.decode()) if key != "off_session"}
+    # An intent of localstripe keeps its method, the one that we name, and knows no other.
+    unknown = {"off_session", "payment_method"} if request.url.path.endswith("/confirm") else {"off_session"}
+    form = {key: value for key, value in parse_qsl(body.decode()) if key not in unknown}
     target = f"{url}{request.url.path}?{urlencode(query)}"
     answer = requests.request(request.method, target, data=form, headers=AUTHORIZED, timeout=20)
     if not answer.headers.get("content-type", "").startswith("application/json"):

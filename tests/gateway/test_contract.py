@@ -43,6 +43,7 @@ BankOf = Callable[..., Any]
 MASTERCARD = replace(VISA, brand="mastercard")
 FULL = Decline("insufficient_funds", "try_again_later", "51", "26", "issuer_declined", "insufficient_funds")
 BLOCKED = Decline("fraudulent", "do_not_try_again", None, None, "blocked", "highest_risk_level")
+CONNECTED = {"in_1": "acct_9"}
 SENT = {"outcome_type": None, "outcome_reason": None}  # a 402 does not carry the charge's outcome
 
 
@@ -56,9 +57,9 @@ def refusing(decline: Decline, card: Card = VISA, **given: Any) -> Scripted:
     return Scripted((a_payment(decline=decline, card=card, **given),))
 
 
-def approving(*before: Decline) -> Scripted:
+def approving(*before: Decline, **more: Any) -> Scripted:
     """Return a world that approves, after some refusals."""
-    return Scripted((a_payment(),), {"in_1": [*before, None]})
+    return Scripted((a_payment(),), {"in_1": [*before, None]}, **more)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -104,6 +105,7 @@ def test_a_reading_shows_the_open_invoice_its_card_and_the_whole_evidence(bank_o
         time_zone="America/New_York",
         locale="en-US",
         charged_at=FAILED_AT,
+        intent_id="pi_1",
     )
     assert str(reading.email).endswith(".1@customer.example")
 
@@ -111,7 +113,7 @@ def test_a_reading_shows_the_open_invoice_its_card_and_the_whole_evidence(bank_o
 @pytest.mark.parametrize("rail", ["us_bank_account", "sepa_debit", "bacs_debit"])
 def test_a_bank_debit_is_a_card_whose_brand_is_its_rail(bank_of: BankOf, rail: str) -> None:
     """A debit has an account instead of a number, and no expiry."""
-    account = Card("ACCTacctACCTacct", rail, None, None, None, None)
+    account = Card("ACCTacctACCTacct", rail, None, None, None, None, "6789")
     reading = bank_of(refusing(Decline("insufficient_funds"), account)).gateway.read("in_1")
     assert (reading.card, reading.charged) == (account, account)
 
@@ -347,7 +349,8 @@ def test_each_ending_asks_for_one_thing_and_doing_it_again_changes_nothing(
     told = []
     for _ in range(2):
         bank.gateway.end(ending, "in_1", "sub_1", "dunning-end-1", None)
-        told.append([event["type"] for event in objects(bank, "events")["data"]])
+        kinds = [event["type"] for event in objects(bank, "events")["data"]]
+        told.append([kind for kind in kinds if kind != "invoice.updated"])  # comes with any other of an invoice
     assert [f"{each.method} {each.path} {each.body.decode()}" for each in bank.record.writes()] == 2 * asked
     assert {each.key for each in bank.record.writes()} <= {"dunning-end-1"}
     assert told[0] == told[1]
@@ -391,12 +394,125 @@ def test_an_ending_that_stripe_refuses_is_an_error(canned_of: BankOf) -> None:
         canned_of(shown, refused).gateway.end("pause", "in_1", "sub_1", "dunning-end-1", None)
 
 
+# The portal
+
+
+def test_each_portal_session_is_fresh_and_leads_straight_to_changing_the_card(bank_of: BankOf) -> None:
+    """One request of the connected account each; when done, the customer comes back to us."""
+    bank = bank_of(approving(accounts=CONNECTED))
+    urls = {bank.gateway.portal("cus_1", "https://shop.example/pay/thanks", "acct_9") for _ in range(2)}
+    assert len(urls) == 2
+    flows = [json.loads(each.answer)["flow"] for each in bank.record.writes()]
+    assert [flow["type"] for flow in flows] == ["payment_method_update"] * 2
+    assert flows[0]["after_completion"]["redirect"] == {"return_url": "https://shop.example/pay/thanks"}
+    assert {each.headers["stripe-account"] for each in bank.record.writes()} == {"acct_9"}
+    assert bank.charges == []
+
+
+def test_a_portal_that_is_not_set_up_or_not_permitted_is_refused(canned_of: BankOf) -> None:
+    """Stripe says so with a 400 or a 403; the address of the customer's page is another one then."""
+    text = "No configuration provided and your test mode default configuration has not been created."
+    for status in (400, 403):
+        error = {"error": {"type": "invalid_request_error", "message": text}}
+        with pytest.raises(Refused, match=str(status)):
+            canned_of((status, error)).gateway.portal("cus_1", "https://shop.example/pay/thanks")
+
+
+def test_a_portal_of_an_unknown_customer_is_refused(bank_of: BankOf) -> None:
+    """Deleted meanwhile, or of another account."""
+    with pytest.raises(Refused, match="400"):
+        bank_of().gateway.portal("cus_2", "https://shop.example/pay/thanks")
+
+
+def test_a_portal_of_a_provider_in_trouble_is_unavailable(canned_of: BankOf) -> None:
+    """Nothing is known of the account's portal then."""
+    with pytest.raises(Unavailable):
+        canned_of((500, "broken")).gateway.portal("cus_1", "https://shop.example/pay/thanks")
+
+
+# Lists
+
+
+def many(number: int, **more: Any) -> Scripted:
+    """Return a world in which so many renewals fail, a minute apart, each of a customer of its own."""
+    failed = [FAILED_AT + each * timedelta(minutes=1) for each in range(number)]
+    names = [
+        {"payment_id": f"in_{each}", "customer_id": f"cus_{each}", "subscription_id": None} for each in range(number)
+    ]
+    return Scripted(tuple(a_payment(failed_at=at, **name) for at, name in zip(failed, names, strict=True)), **more)
+
+
+def test_events_come_the_oldest_first_over_all_pages(bank_of: BankOf) -> None:
+    """Of the types asked for, from the first instant to before the second; more types than one request takes."""
+    bank = bank_of(many(130))
+    bank.at(FAILED_AT + timedelta(hours=3))
+    since, until = FAILED_AT + timedelta(minutes=1), FAILED_AT + timedelta(minutes=129)
+    types = {"charge.failed", "invoice.payment_failed", *(f"invoice.other_{number}" for number in range(30))}
+    found = bank.gateway.events(types, since, until)
+    assert [event["created"] for event in found] == sorted(event["created"] for event in found)
+    assert {event["data"]["object"]["id"] for event in found if event["type"] == "invoice.payment_failed"} == {
+        f"in_{number}" for number in range(1, 129)
+    }
+    assert len({event["id"] for event in found}) == len(found) == 256
+    pairs = [event["data"]["object"]["id"] for event in found if event["type"] == "charge.failed"]
+    assert pairs == [f"ch_{number}_0" for number in range(1, 129)]
+    assert bank.gateway.events({"invoice.paid"}, since, until) == []
+
+
+def test_events_are_given_as_they_were_sent(bank_of: BankOf) -> None:
+    """A price inside is a text of decimals, which the SDK would make a number that JSON cannot store."""
+    bank = bank_of()
+    bank.gateway.end("pause", "in_1", "sub_1", "dunning-end-1", None)
+    span = FAILED_AT - timedelta(days=1), FAILED_AT + timedelta(days=1)
+    [told] = bank.gateway.events({"customer.subscription.updated"}, *span)
+    assert told == objects(bank, f"events/{told['id']}")
+    assert told["data"]["object"]["items"]["data"][0]["price"]["unit_amount_decimal"] == "1999"
+
+
+def test_events_of_one_second_keep_the_order_of_the_list(bank_of: BankOf) -> None:
+    """The charge failed before its invoice did, though both have the same second."""
+    told = bank_of().gateway.events({"charge.failed", "invoice.payment_failed"}, FAILED_AT, FAILED_AT + timedelta(1))
+    assert [event["type"] for event in told] == ["charge.failed", "invoice.payment_failed"]
+
+
+def test_open_invoices_are_those_that_nobody_paid_or_closed(bank_of: BankOf) -> None:
+    """Over all pages; those made before the given instant are left out."""
+    paid, left = ("paid", FAILED_AT + timedelta(hours=3)), ("cancel", FAILED_AT + timedelta(hours=3))
+    bank = bank_of(many(130, acts={"in_5": [paid], "in_6": [left]}))
+    bank.at(FAILED_AT + timedelta(hours=3))
+    open_ones = {f"in_{number}" for number in range(130)} - {"in_5", "in_6"}
+    listed = [invoice["id"] for invoice in bank.gateway.open_invoices(FAILED_AT - timedelta(days=1))]
+    assert (set(listed), len(listed)) == (open_ones, 128)
+    later = bank.gateway.open_invoices(FAILED_AT + timedelta(minutes=60))  # made an hour before it failed
+    assert len(later) == 10
+
+
+def test_a_list_shows_only_what_is_of_the_account(bank_of: BankOf) -> None:
+    """Events and invoices of a connected account are not among one's own, and an event names its account."""
+    bank = bank_of(many(2, accounts={"in_1": "acct_9"}))
+    bank.at(FAILED_AT + timedelta(hours=1))
+    span = FAILED_AT - timedelta(days=1), FAILED_AT + timedelta(days=1)
+    for account, payment_id in ((None, "in_0"), ("acct_9", "in_1")):
+        assert [each["id"] for each in bank.gateway.open_invoices(span[0], account)] == [payment_id]
+        [told] = bank.gateway.events({"invoice.payment_failed"}, *span, account)
+        assert (told["data"]["object"]["id"], told.get("account")) == (payment_id, account)
+    with pytest.raises(Refused, match="account_invalid"):
+        bank.gateway.open_invoices(span[0], "acct_1")
+
+
+def test_a_list_that_breaks_off_is_no_shorter_list(canned_of: BankOf) -> None:
+    """A page that cannot be had is an error, not the end."""
+    page = (200, {"object": "list", "data": [{"id": "in_1"}], "has_more": True, "url": "/v1/invoices"})
+    with pytest.raises(Unavailable):
+        canned_of(page, (500, "broken")).gateway.open_invoices(FAILED_AT)
+
+
 # On the wire
 
 
 def test_every_request_names_version_and_account_and_only_charges_carry_our_key(bank_of: BankOf) -> None:
     """The version is pinned by the SDK; a connected account is a header."""
-    bank = bank_of(approving())
+    bank = bank_of(approving(accounts=CONNECTED))
     bank.gateway.read("in_1", "acct_9")
     bank.gateway.pay("in_1", "k1", "acct_9")
     assert {each.headers["stripe-version"] for each in bank.record.of_api()} == {"2026-10-28.endive"}

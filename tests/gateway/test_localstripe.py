@@ -12,7 +12,7 @@ import pytest
 from schedules import Decline
 from tests.gateway.peer import FAILS_WHEN_CHARGED, GOOD, WANTS_THE_CUSTOMER, Peer, localstripe
 from tests.practice.openapi import Description
-from worker.stripe_gateway import NotNow, Paid, Processing, Refused
+from worker.stripe_gateway import Declined, NotNow, Paid, Processing, Refused
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +68,43 @@ def test_an_unknown_invoice_is_refused(peer: Peer) -> None:
     """404 is not a provider in trouble."""
     with pytest.raises(Refused, match="404"):
         peer.gateway.read("in_unknown")
+
+
+def an_intent(peer: Peer, number: str) -> tuple[str, str]:
+    """Return a marked one-off payment that nobody has charged yet, and the method it is to be charged on."""
+    customer = peer.customer(number)
+    method = peer.ask("GET", f"customers/{customer}")["invoice_settings"]["default_payment_method"]
+    form = {"amount": 1999, "currency": "usd", "customer": customer, "payment_method": method}
+    return str(peer.ask("POST", "payment_intents", **form, **{"metadata[dunning]": "recover"})["id"]), str(method)
+
+
+def test_a_one_off_payment_is_charged_and_paid_once(peer: Peer) -> None:
+    """Open before, paid after; a second charge is refused, and an ending leaves it as it is."""
+    intent, method = an_intent(peer, GOOD)
+    before = peer.gateway.read(intent)
+    assert (before.ended, before.amount_minor, before.method_id, before.link) == (None, 1999, method, None)
+    assert peer.gateway.pay(intent, "k1", None, method) == Paid()
+    assert isinstance(peer.gateway.pay(intent, "k2", None, method), NotNow)
+    peer.gateway.end("cancel", intent, None, "k3", None)
+    assert peer.gateway.read(intent).ended == "paid"
+    assert peer.charges(before.customer_id) == ["succeeded"]
+
+
+def test_a_one_off_payment_that_is_refused_is_declined_and_can_be_canceled(peer: Peer) -> None:
+    """402, as Stripe answers; the reading shows the same charge, and after the ending nothing is left to recover."""
+    intent, method = an_intent(peer, FAILS_WHEN_CHARGED)
+    outcome = peer.gateway.pay(intent, "k1", None, method)
+    reading = peer.gateway.read(intent)
+    assert outcome == Declined(Decline("card_declined"), reading.charge_id)
+    assert (reading.ended, reading.decline, reading.in_flight) == (None, Decline("card_declined"), False)
+    for key in ("k2", "k3"):
+        peer.gateway.end("cancel", intent, None, key, None)
+    assert peer.gateway.read(intent).ended == "voided"
+
+
+def test_a_one_off_payment_that_needs_the_customer_is_declined_as_such(peer: Peer) -> None:
+    """200 with an action required: nobody is there for it."""
+    intent, method = an_intent(peer, WANTS_THE_CUSTOMER)
+    assert peer.gateway.pay(intent, "k1", None, method) == Declined(Decline("authentication_required"), None)
+    reading = peer.gateway.read(intent)
+    assert (reading.in_flight, reading.waits_for_customer, reading.ended) == (True, True, None)

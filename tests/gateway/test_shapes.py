@@ -124,8 +124,8 @@ NEW: JSON = {
     },
 }
 SHAPES = {"old": OLD, "new": NEW}
-STORED = Card("ZZZ934RVNwzk6xtn", "visa", "credit", "GB", 8, 2027)
-REFUSED = Card("AOB934RVNwzk6xtn", "mastercard", "debit", "GB", 8, 2027)
+STORED = Card("ZZZ934RVNwzk6xtn", "visa", "credit", "GB", 8, 2027, "4444")
+REFUSED = Card("AOB934RVNwzk6xtn", "mastercard", "debit", "GB", 8, 2027, "4444")
 DECLINE = Decline("insufficient_funds", "try_again_later", "51", "26", "issuer_declined", None)
 EXPECTED = Reading(
     payment_id="in_1Pgc6tB7WZ01zgkWu9fdqL6I",
@@ -144,6 +144,7 @@ EXPECTED = Reading(
     email="someone@customer.example",
     link="https://invoice.stripe.example/i/1",
     charged_at=instant(1786000000),
+    intent_id="pi_1PgafyB7WZ01zgkWSjxsAJo3",
 )
 
 

@@ -62,7 +62,7 @@ class Record:
 
     def pays(self) -> list[Exchange]:
         """Return the charges that were asked for."""
-        return [each for each in self.writes() if each.path.endswith("/pay")]
+        return [each for each in self.writes() if each.path.endswith(("/pay", "/confirm"))]
 
     def check(self, description: openapi.Description, *, answers: bool = True) -> None:
         """Hold everything that was sent, and on wish everything answered, against Stripe's description."""

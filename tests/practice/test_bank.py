@@ -46,6 +46,7 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 FUNDS = Decline("insufficient_funds", "try_again_later", "51", "26", "issuer_declined", "insufficient_funds")
 OLD = Card("OLDoldOLDoldOLD1", "mastercard", "debit", "US", 4, 2027)
 NEW = Card("NEWnewNEWnewNEW1", "visa", "credit", "US", 9, 2029)
+NEW_CARD: Any = {"type": "payment_method_update"}
 KEPT_AS_DRAFT: Any = {"pause_collection": {"behavior": "keep_as_draft"}}
 EVERYTHING = [
     "customer.invoice_settings.default_payment_method",
@@ -243,9 +244,10 @@ def test_every_endpoint_answers_in_the_shape_stripe_describes(serve: Serve) -> N
     v1.subscriptions.update(invoice.parent.subscription_details.subscription, KEPT_AS_DRAFT)
     v1.subscriptions.cancel(invoice.parent.subscription_details.subscription)
     v1.invoices.mark_uncollectible(invoice.id)
+    v1.billing_portal.sessions.create({"customer": full.customer.id, "flow_data": NEW_CARD})
     with pytest.raises(stripe.InvalidRequestError):
         v1.invoices.pay(invoice.id)
-    assert len(bank.http.seen) == 16
+    assert len(bank.http.seen) == 17
 
 
 def test_every_event_carries_an_object_stripe_describes(serve: Serve) -> None:
@@ -262,6 +264,7 @@ def test_every_event_carries_an_object_stripe_describes(serve: Serve) -> None:
         "customer.updated",
         "invoice.paid",
         "invoice.payment_failed",
+        "invoice.updated",
         "invoice.voided",
         "invoice_payment.paid",
         "payment_method.attached",
@@ -295,6 +298,38 @@ def test_a_request_without_a_test_key_is_turned_away(serve: Serve) -> None:
     client = stripe.StripeClient("sk_live_1", http_client=bank.http, base_addresses=base, max_network_retries=0)
     with pytest.raises(stripe.AuthenticationError):
         client.v1.invoices.retrieve("in_1")
+
+
+@pytest.mark.parametrize("wish", [{"revoked": True}, {"missing": ["rak_event_read"]}, {"newest": "2024-06-20"}])
+def test_access_is_refused_as_stripe_refuses_it_until_it_is_given_back(serve: Serve, wish: JSON) -> None:
+    """A revoked key, a missing right, a version it does not know: each with its own status, before anything else."""
+    bank = serve()
+    base: Any = {"api": f"http://127.0.0.1:{bank.port}"}
+    client = stripe.StripeClient("rk_test_1", http_client=bank.http, base_addresses=base, max_network_retries=0)
+    bank.control("access", wish)
+    kind = {"revoked": stripe.AuthenticationError, "missing": stripe.PermissionError}
+    with pytest.raises(kind.get(next(iter(wish)), stripe.InvalidRequestError)) as refused:
+        client.v1.events.list()
+    assert "rk_test_1" not in str(refused.value)
+    bank.control("access", {})
+    assert client.v1.events.list().data
+
+
+def test_every_kind_of_object_is_listed_newest_first(serve: Serve) -> None:
+    """Page by page; a subscription that was canceled is no longer in the list."""
+    bank = serve(Scripted(payments=3))
+    bank.at(START + 2 * HOUR)
+    bank.stripe.v1.subscriptions.cancel("sub_2")
+    found = {
+        "charges": ["ch_3_0", "ch_2_0", "ch_1_0"],
+        "customers": ["cus_3", "cus_2", "cus_1"],
+        "payment_intents": ["pi_3", "pi_2", "pi_1"],
+        "payment_methods": ["pm_3_0", "pm_2_0", "pm_1_0"],
+        "subscriptions": ["sub_3", "sub_1"],
+    }
+    for name, ids in found.items():
+        every = getattr(bank.stripe.v1, name).list({"limit": 2}).auto_paging_iter()
+        assert [each.id for each in every] == ids
 
 
 def test_unknown_parameters_and_ids_are_named(serve: Serve) -> None:
@@ -604,7 +639,8 @@ def test_webhooks_verify_with_the_sdk_and_come_in_order(serve: Serve) -> None:
         bank = serve(webhook=(merchant.url, "whsec_1"))
         bank.pay("k1")
         until(lambda: bank.control("pending")["pending"] == 0)
-        assert merchant.types == ["charge.failed", "invoice.payment_failed", "invoice_payment.paid", "invoice.paid"]
+        paid = ["invoice.updated", "invoice.paid", "invoice_payment.paid"]
+        assert merchant.types == ["charge.failed", "invoice.payment_failed", *paid]
         for body, header in merchant.arrived:
             event = stripe.Webhook.construct_event(body, header, "whsec_1")
             assert event.type in merchant.types
@@ -628,8 +664,8 @@ def test_an_endpoint_named_later_gets_what_comes_later(serve: Serve) -> None:
         bank = serve()
         bank.control("webhook", {"url": merchant.url, "secret": "whsec_1"})
         bank.pay("k1")
-        until(lambda: len(merchant.arrived) == 2)
-        assert merchant.types == ["invoice_payment.paid", "invoice.paid"]
+        until(lambda: len(merchant.arrived) == 3)
+        assert merchant.types == ["invoice.updated", "invoice.paid", "invoice_payment.paid"]
 
 
 def test_a_dead_endpoint_does_not_hold_up_the_api(serve: Serve) -> None:
@@ -640,8 +676,8 @@ def test_a_dead_endpoint_does_not_hold_up_the_api(serve: Serve) -> None:
     began = time.monotonic()
     assert bank.pay("k1").status == "paid"
     assert time.monotonic() - began < 2
-    assert bank.control("pending")["pending"] == 4
-    assert len(bank.events(delivery_success=False)) == 4
+    assert bank.control("pending")["pending"] == 5
+    assert len(bank.events(delivery_success=False)) == 5
 
 
 def test_signatures_are_stripes(serve: Serve) -> None:  # noqa: ARG001 - the SDK alone is the judge

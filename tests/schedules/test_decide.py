@@ -163,6 +163,17 @@ def test_a_paused_case_waits_until_its_deadline() -> None:
     assert decide(replace(known, refreshed_at=None)) == Refresh(FAILED + HOUR)
 
 
+def test_an_invoice_that_another_engine_retries_is_read_daily_and_left_alone() -> None:
+    """Neither charge nor notice; the deadline holds, and take_over is the explicit choice against it."""
+    known = facts("lost_card", retried_elsewhere=True)
+    assert decide(known) == Refresh(FAILED + MINUTE + DAY)
+    assert decide(known, FAILED + 3 * DAY) == Refresh(FAILED + 3 * DAY)
+    assert decide(replace(known, refreshed_at=DEADLINE - HOUR), DEADLINE - HOUR) == Wait(DEADLINE)
+    assert decide(replace(known, refreshed_at=DEADLINE), DEADLINE) == Close(DEADLINE, "lost")
+    assert isinstance(decide(known, policy=Policy(take_over=True)), Contact)
+    assert isinstance(decide(facts(retried_elsewhere=True), policy=Policy(take_over=True)), Charge)
+
+
 def test_a_case_is_read_before_it_is_closed_for_time() -> None:
     """It may have been paid while nobody looked."""
     assert decide(facts(refreshed_at=None), DEADLINE + DAY) == Refresh(DEADLINE + DAY)

@@ -97,6 +97,8 @@ class World:
                 self.facts = replace(self.facts, customer_contacts=(*self.facts.customer_contacts, now))
             case "used":
                 self._use(self.facts.card, now)
+            case "retried" | "given_up":
+                self.facts = replace(self.facts, retried_elsewhere=happening.what == "retried")
             case ended:
                 self.facts = replace(self.facts, ended=ended)
 
@@ -189,6 +191,7 @@ def policies(draw: st.DrawFn) -> Policy:
         max_attempts=draw(st.integers(0, 12)),
         payday_reach_days=draw(st.integers(0, 15)),
         payday_midnight=draw(st.booleans()),
+        take_over=draw(st.booleans()),
         spread_minutes=draw(st.integers(0, 720)),
         cooldown_hours=draw(st.integers(1, 300)),
         hold_hours=draw(RISING),
@@ -225,7 +228,9 @@ def stories(draw: st.DrawFn, choices: st.SearchStrategy[Policy]) -> Story:
         draw(ZONES),
     )
     stored = st.builds(Happening, SPANS, st.sampled_from(["updated", "entered"]), st.sampled_from(others))
-    held = st.builds(Happening, SPANS, st.sampled_from(["paused", "resumed", "noticed", "used", "used"]))
+    held = st.builds(
+        Happening, SPANS, st.sampled_from(["paused", "resumed", "noticed", "used", "used", "retried", "given_up"])
+    )
     over = st.builds(Happening, SPANS, st.sampled_from(["paid", "canceled", "lapsed", "voided", "disputed"]))
     return Story(
         payment,

@@ -23,12 +23,13 @@ from sqlalchemy import Engine, func, select
 
 from schedules import Policy
 from tests.gateway.wire import Record, served
-from tests.stories.scripted import NEW_YORK, Scripted
+from tests.stories.scripted import NEW_YORK
 from worker import charging, notices, sweep
 from worker.charging import Desk
 from worker.models import cases, events, outbox
 from worker.notices import Mailbox
 from worker.practice.bank import make_app
+from worker.practice.books import World
 from worker.settings import Settings
 from worker.stripe_gateway import StripeGateway
 from worker.web.webhooks import make_web
@@ -201,15 +202,16 @@ def _order(effect: str) -> int:
 def a_month(  # noqa: PLR0913 - one argument per choice of a story
     engine: Engine,
     folder: Path,
-    world: Scripted,
+    world: World,
     *,
     policy: Policy | None = None,
     live: bool = True,
     told: frozenset[str] | None = None,
     on_request: Callable[[Any, list[datetime]], None] | None = None,
+    kind: type[Month] = Month,
 ) -> Iterator[Month]:
     """Serve a bank over ``world`` and the web application; ``told`` are the only events that arrive, else all."""
-    clock = [min(each.failed_at for each in world.payments) - timedelta(hours=1)]
+    clock = [min(each.failed_at for each in world.failures()) - timedelta(hours=1)]
     record = Record()
 
     def before(exchange: Any) -> None:
@@ -224,6 +226,6 @@ def a_month(  # noqa: PLR0913 - one argument per choice of a story
         with served(app, record) as bank:
             gateway = StripeGateway("sk_test_story", bank, 2, 20)
             mailbox = Mailbox("billing@shop.example", folder / "notices")
-            month = Month(engine, bank, gateway, record, mailbox, policy or Policy.default(), live, clock)
+            month = kind(engine, bank, gateway, record, mailbox, policy or Policy.default(), live, clock)
             with month.http:
                 yield month

@@ -13,8 +13,8 @@ from schedules import Card, Decline, FailedPayment
 JSON = dict[str, Any]
 NEW_YORK = "America/New_York"
 FUNDS = Decline("insufficient_funds", None, "51", None, "issuer_declined", "insufficient_funds")
-VISA = Card("OLDoldOLDoldOLD1", "visa", "debit", "US", 4, 2027)
-NEWER = Card("NEWnewNEWnewNEW1", "visa", "credit", "US", 9, 2029)
+VISA = Card("OLDoldOLDoldOLD1", "visa", "debit", "US", 4, 2027, "1881")
+NEWER = Card("NEWnewNEWnewNEW1", "visa", "credit", "US", 9, 2029, "4242")
 
 
 def local(text: str, zone: str = NEW_YORK) -> datetime:
@@ -52,6 +52,7 @@ class Scripted:
     acts: Mapping[str, list[tuple[str, datetime]]] = field(default_factory=dict)
     updates: Mapping[str, list[tuple[datetime, Card]]] = field(default_factory=dict)
     new_card: Card = NEWER
+    accounts: Mapping[str, str] = field(default_factory=dict)
 
     def failures(self) -> Iterable[FailedPayment]:
         """Return the written renewals."""
@@ -87,6 +88,10 @@ class Scripted:
     def zone(self, payment_id: str) -> str:
         """Everybody banks where they live."""
         return self._payment(payment_id).time_zone or "UTC"
+
+    def account(self, payment_id: str) -> str | None:
+        """Return the connected account whose renewal it is."""
+        return self.accounts.get(payment_id)
 
     def close(self) -> None:
         """Nothing to release."""

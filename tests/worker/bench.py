@@ -24,7 +24,8 @@ from worker.charging import Desk
 from worker.leases import claim_due
 from worker.models import attempts, cases
 from worker.practice.bank import make_app, make_server
-from worker.stripe_gateway import StripeGateway
+from worker.practice.books import Books
+from worker.stripe_gateway import Limiter, StripeGateway
 
 LEASE = 180.0
 
@@ -37,6 +38,7 @@ class Scripted:
     declines: list[Decline] = field(default_factory=list)
     acts: list[tuple[str, datetime]] = field(default_factory=list)
     updates: list[tuple[datetime, Card]] = field(default_factory=list)
+    accounts: dict[str, str] = field(default_factory=dict)
 
     def failures(self) -> Iterable[FailedPayment]:
         """Yield the renewals."""
@@ -56,8 +58,13 @@ class Scripted:
 
     def next_act(self, payment_id: str, after: datetime) -> tuple[str, datetime] | None:
         """Return the first written act after this instant; only the first payment's customer acts."""
-        coming = [act for act in self.acts if act[1] > after] if payment_id == "in_1" else []
+        first = payment_id == self.payments[0].payment_id
+        coming = [act for act in self.acts if act[1] > after] if first else []
         return min(coming, key=lambda act: act[1], default=None)
+
+    def account(self, payment_id: str) -> str | None:
+        """Return the connected account whose renewal it is."""
+        return self.accounts.get(payment_id)
 
     def close(self) -> None:
         """Nothing to release."""
@@ -113,14 +120,17 @@ class Bench:
     instant: list[datetime]
     shown: dict[str, JSON]
     under_way: list[str]
+    books: Books
     policy: Policy = field(default_factory=Policy.default)
     live: bool = True
     read_seconds: float = 5
+    key: str = "sk_test_1"
+    limiter: Limiter | None = None
 
     def desk(self, now: datetime) -> Desk:
         """Step the clock and return what a worker works with at this instant."""
         self.instant[0] = now
-        gateway = StripeGateway("sk_test_1", f"http://127.0.0.1:{self.port}", 2, self.read_seconds)
+        gateway = StripeGateway(self.key, f"http://127.0.0.1:{self.port}", 2, self.read_seconds, self.limiter)
         return Desk(self.engine, gateway, self.policy, self.live, LEASE, now)
 
     def claim(self, now: datetime) -> list[tuple[int, UUID]]:
@@ -227,7 +237,7 @@ class Street:
         app = make_app(world or Scripted(), lambda: instant[0])
         app.add_middleware(Overlay, changes=shown, under_way=under_way)
         self.bank = app
-        return Bench(engine, self.port, instant, shown, under_way, **settings)
+        return Bench(engine, self.port, instant, shown, under_way, app.state.books, **settings)
 
     def close(self) -> None:
         """Stop the server."""

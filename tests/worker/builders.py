@@ -27,9 +27,9 @@ MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 FUNDS = Decline("insufficient_funds", "try_again_later", "51", "26", "issuer_declined")
 TECHNICAL = Decline("processing_error", None, "96", None, "issuer_declined")
 LOST = Decline("lost_card", "do_not_try_again", "41", "03", "issuer_declined")
-CARD = Card("OLDoldOLDoldOLD1", "mastercard", "debit", "US", 4, 2027)
+CARD = Card("OLDoldOLDoldOLD1", "mastercard", "debit", "US", 4, 2027, "4444")
 RENEWED = replace(CARD, exp_year=2031)
-ENTERED = Card("NEWnewNEWnewNEW1", "visa", "credit", "US", 9, 2029)
+ENTERED = Card("NEWnewNEWnewNEW1", "visa", "credit", "US", 9, 2029, "4242")
 
 
 def payment(number: int = 1, **changes: Any) -> FailedPayment:
@@ -220,9 +220,9 @@ def at_once(acts: Iterable[Callable[[], T]]) -> list[T]:
         return list(pool.map(begin, acts))
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition, twenty seconds at most."""
-    deadline = time.monotonic() + 20
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    """Wait for a condition, ``seconds`` at most."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)

@@ -48,13 +48,15 @@ def test_no_broker_call_waits_for_ever(config: dict[str, Any]) -> None:
 
 
 def test_a_tick_that_was_not_read_is_thrown_away(config: dict[str, Any]) -> None:
-    """After a standstill of the workers the queue does not hold an hour of ticks."""
-    [tick] = config["beat_schedule"].values()
-    assert (tick["task"], tick["options"]["expires"]) == ("dunning.tick", tick["schedule"])
+    """After a standstill of the workers the queue does not hold an hour of ticks, or of anything else from beat."""
+    jobs = config["beat_schedule"].values()
+    names = ("tick", "catch_up", "sweep_invoices", "audit", "clean_up")
+    assert {job["task"] for job in jobs} == {f"dunning.{name}" for name in names}
+    assert all(job["options"]["expires"] == job["schedule"] for job in jobs)
 
 
 def test_celery_itself_sees_these_settings() -> None:
-    """The app has no result backend, knows the three tasks by their own names, and uses our consumer."""
+    """The app has no result backend, knows the tasks by their own names, and uses our consumer."""
     program = (
         "from celery.utils.imports import symbol_by_name as find; from worker import tasks; app = tasks.celery_app;"
         "print(app.conf.result_backend, app.conf.task_acks_late, find(app.conf.worker_consumer).__name__,"
@@ -68,5 +70,6 @@ def test_celery_itself_sees_these_settings() -> None:
         text=True,
         check=True,
     )
-    assert done.stdout.strip() == "None True SafeConsumer ['dunning.deliver', 'dunning.tick', 'dunning.work']"
+    names = ["audit", "catch_up", "clean_up", "deliver", "sweep_invoices", "tick", "work"]
+    assert done.stdout.strip() == f"None True SafeConsumer {[f'dunning.{name}' for name in names]}"
     assert issubclass(SafeConsumer, Consumer)

@@ -157,8 +157,8 @@ def test_a_canceled_subscription_ends_the_case_without_a_charge(serve: Serve) ->
 IN_FLIGHT = [
     ("payment_intent", {"status": "processing"}),
     ("payment_intent", {"status": "requires_action"}),
-    ("invoice", {"next_payment_attempt": 1900000000}),
 ]
+RETRIED = {"next_payment_attempt": 1900000000}
 
 
 @pytest.mark.parametrize(("kind", "shown"), IN_FLIGHT)
@@ -177,7 +177,44 @@ def test_a_charge_under_way_elsewhere_holds_ours_back(serve: Serve, kind: str, s
     street.agrees()
 
 
-@pytest.mark.parametrize(("kind", "shown"), IN_FLIGHT)
+def test_an_invoice_that_the_provider_retries_is_looked_at_daily_and_charged_when_that_gives_up(serve: Serve) -> None:
+    """One engine only: neither a charge nor a notice of ours while next_payment_attempt is set."""
+    street = serve(policy=Policy(silent_days=0))
+    opened(street.engine)
+    street.shown["invoice"] = RETRIED
+    for day in range(3):
+        street.work(START + day * DAY)
+        row = the_case(street.engine)
+        assert (row.due_at, row.step["step"]) == (START + (day + 1) * DAY, "refresh")
+        assert row.step["reasons"][-1].startswith("one_engine: ")
+    assert (street.summary["writes"], one(street.engine, "SELECT count(*) FROM outbox")) == (0, 0)
+    street.shown.clear()
+    street.run()
+    assert the_case(street.engine).state == "recovered"
+    street.agrees()
+
+
+def test_a_merchant_who_takes_over_ends_the_providers_retries_before_the_first_charge(serve: Serve) -> None:
+    """The explicit choice: auto_advance is turned off, then ours goes on; in observe mode nothing is written."""
+    street = serve(policy=Policy(take_over=True))
+    opened(street.engine)
+    street.shown["invoice"] = RETRIED
+    street.run()
+    assert the_case(street.engine).state == "recovered"
+    assert street.summary["writes"] == 2
+    street.agrees()
+
+
+def test_observe_mode_takes_nothing_over(serve: Serve) -> None:
+    """It plans as if it had, and writes nothing."""
+    street = serve(policy=Policy(take_over=True), live=False)
+    opened(street.engine)
+    street.shown["invoice"] = RETRIED
+    street.run()
+    assert (the_case(street.engine).state, street.summary["writes"]) == ("lost", 0)
+
+
+@pytest.mark.parametrize(("kind", "shown"), [*IN_FLIGHT, ("invoice", RETRIED)])
 def test_a_case_can_end_while_a_charge_is_under_way_elsewhere(serve: Serve, kind: str, shown: dict[str, Any]) -> None:
     """Canceled is canceled, also when the guard read shows a payment intent that waits for somebody."""
     street = serve()
@@ -245,8 +282,8 @@ def test_five_deliveries_of_one_hint_make_one_request(serve: Serve) -> None:
     due = the_case(street.engine).due_at
     [(number, token)] = street.claim(due)
     desk = street.desk(due)
-    at_once([lambda: charging.work(desk, number, token)] * 5)
-    assert (len(street.ledger), the_case(street.engine).claims) == (1, 2)
+    worked = at_once([lambda: charging.work(desk, number, token)] * 5)
+    assert (len(street.ledger), worked.count(True)) == (1, 1)
     street.agrees()
 
 

@@ -9,14 +9,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
+from redis import Redis
 from sqlalchemy import Engine
 
 from schedules import Policy
-from tests.worker.builders import START, add_case, event, invoice, json_lines, one, opened, payment
+from tests.worker.bench import Bench, Scripted, Serve
+from tests.worker.builders import DAY, START, add_case, event, invoice, json_lines, one, opened, payment, the_case
+from worker.checks import redis_url
 from worker.clock import set_clock
 from worker.embedded import Servers
 
@@ -301,18 +306,181 @@ def test_a_fresh_install_needs_no_server(home: Path) -> None:
     assert [each["payment_id"] for each in json.loads(listed.stdout)] == [payment().payment_id]
 
 
-def test_doctor_tells_unknown_codes_and_fails_only_for_what_is_broken(run: Run, engine: Engine, tmp_path: Path) -> None:
+def test_doctor_tells_unknown_codes_and_fails_only_for_what_is_broken(run: Run, serve: Serve, tmp_path: Path) -> None:
     """A warning is told in one line and ends with 0; a database of another shape ends with 1."""
+    street = serve()
     set_clock(tmp_path / "clock", START)
-    clock = {"DUNNING_CLOCK_FILE": str(tmp_path / "clock")}
-    add_case(engine, decline={"code": "brand_new"})
-    done = run("doctor", "--json", **clock)
+    given = {
+        "DUNNING_CLOCK_FILE": str(tmp_path / "clock"),
+        "DUNNING_STRIPE_API_KEY": "sk_test_1",
+        "DUNNING_STRIPE_API_BASE": f"http://127.0.0.1:{street.port}",
+    }
+    add_case(street.engine, decline={"code": "brand_new"})
+    done = run("doctor", "--json", **given)
     told = json.loads(done.stdout)
     assert (done.returncode, told["unknown_codes"]) == (0, [{"code": "code:brand_new", "count": 1}])
-    assert [check["ok"] for check in told["checks"]] == [True, True]
-    line = run("doctor", **clock).stdout.splitlines()[1]
-    assert "unknown decline code code:brand_new" in line
-    assert "1 refusals in 90 days, treated as retry_later; add a [[declines]] rule" in line
-    url = engine.url.set(database="postgres").render_as_string(hide_password=False)
-    broken = run("doctor", "--json", DUNNING_DATABASE_URL=url)
+    assert all(check["ok"] for check in told["checks"])
+    lines = run("doctor", **given).stdout.splitlines()
+    assert len(lines) == len(told["checks"])
+    assert lines[-1].startswith("look  unknown decline code code:brand_new")
+    assert lines[-1].endswith("1 refusals in 90 days, treated as retry_later; " + told["checks"][-1]["advice"])
+    width = max(len(check["name"]) for check in told["checks"])
+    assert [line[6 : 8 + width] for line in lines] == [f"{check['name']:{width}}  " for check in told["checks"]]
+    url = street.engine.url.set(database="postgres").render_as_string(hide_password=False)
+    broken = run("doctor", "--json", **given, DUNNING_DATABASE_URL=url)
     assert (broken.returncode, json.loads(broken.stdout)["unknown_codes"]) == (1, [])
+
+
+def test_doctor_works_where_the_worker_would_not_start(run: Run, tmp_path: Path) -> None:
+    """Without a key and with a policy that cannot be used: both are told, plainly, and the rest too."""
+    file = tmp_path / "policy.toml"
+    file.write_text("silent_dayz = 5\n")
+    done = run("doctor", DUNNING_POLICY=str(file))
+    marks = {line[6:].split("  ")[0]: line[:4].strip() for line in done.stdout.splitlines()}
+    assert (done.returncode, done.stderr) == (1, "")
+    assert marks == {
+        "mode": "look",
+        "policy": "FAIL",
+        "mail": "look",
+        "database": "ok",
+        "clock of the database": "ok",
+        "broker": "ok",
+        "webhook secret": "look",
+        "key": "FAIL",
+        "workers": "look",
+    }
+    assert "\x1b" not in done.stdout
+
+
+def at_the_bank(bench: Bench, clock: Path, now: datetime) -> dict[str, str]:
+    """Return the settings of an installation that talks to this bank, at this instant."""
+    bench.instant[0] = now
+    set_clock(clock, now)
+    base = f"http://127.0.0.1:{bench.port}"
+    return {"DUNNING_STRIPE_API_KEY": "sk_test_1", "DUNNING_STRIPE_API_BASE": base, "DUNNING_CLOCK_FILE": str(clock)}
+
+
+def test_sync_brings_back_what_was_missed_and_a_second_one_nothing_more(
+    run: Run, serve: Serve, engine: Engine, tmp_path: Path
+) -> None:
+    """Two renewals failed while nobody listened; the counts are those of `ingest`, and what the invoices brought."""
+    bench = serve(Scripted([payment(), payment(2, failed_at=START + DAY)]))
+    place = at_the_bank(bench, tmp_path / "clock", START + 3 * DAY)
+    done = run("sync", "--since", "30d", "--json", **place)
+    assert (done.returncode, done.stderr) == (0, "")
+    counts = {"new": 4, "duplicate": 0, "ignored": 0, "rejected": []}
+    assert json.loads(done.stdout) == {**counts, "opened": 0, "read_again": 0}
+    assert one(engine, "SELECT count(*) FROM cases") == 2
+    done = run("sync", **place)
+    assert done.stdout.splitlines() == [
+        "0 new, 0 duplicate, 0 ignored, 0 rejected",
+        "0 cases opened for invoices of which no event told, 0 read again",
+    ]
+
+
+def test_sync_finds_an_invoice_of_which_no_event_told(run: Run, serve: Serve, engine: Engine, tmp_path: Path) -> None:
+    """Its event was made before the time that is asked for: the open invoice itself is found."""
+    place = at_the_bank(serve(), tmp_path / "clock", START + 3 * DAY)
+    done = run("sync", "--since", "2h", "--json", **place)
+    assert (json.loads(done.stdout)["new"], json.loads(done.stdout)["opened"]) == (0, 1)
+    assert the_case(engine).failed_at == START
+
+
+def test_sync_tells_what_it_could_not_read(run: Run, serve: Serve, tmp_path: Path) -> None:
+    """Each event that is rejected by its id, and exit code 1."""
+    bench = serve()
+    bench.shown["invoice"] = {"currency": "xxq"}
+    done = run("sync", **at_the_bank(bench, tmp_path / "clock", START + DAY))
+    assert done.returncode == 1
+    assert done.stdout.startswith("1 new, 0 duplicate, 0 ignored, 1 rejected\n")
+    assert done.stderr.startswith("evt_")
+    assert done.stderr.endswith(": invoice with an unknown 'currency': 'xxq'\n")
+
+
+@pytest.mark.parametrize(
+    ("since", "message"),
+    [
+        ("yesterday", "'yesterday' is no time: expected 30d, 2h or 2026-01-31T12:00"),
+        ("31d", "further back than the 30 days that Stripe lists events"),
+        ("2026-01-13T15:01", "in the future"),
+        ("2025-11-30", "further back than the 30 days"),
+        ("", "'' is no time"),
+    ],
+)
+def test_sync_refuses_a_time_it_cannot_go_back_to(run: Run, tmp_path: Path, since: str, message: str) -> None:
+    """The value is named, nothing is asked of the provider."""
+    set_clock(tmp_path / "clock", START + DAY)
+    done = run("sync", "--since", since, DUNNING_CLOCK_FILE=str(tmp_path / "clock"))
+    assert done.returncode != 0
+    assert message in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize("since", ["30d", "2h", "2026-01-12", "2026-01-13T10:00:00-05:00", "2026-01-13T14:59:59Z"])
+def test_sync_goes_back_to_any_time_within_thirty_days(
+    run: Run, serve: Serve, engine: Engine, tmp_path: Path, since: str
+) -> None:
+    """Days, hours, or a date and time with an offset or in UTC."""
+    place = at_the_bank(serve(), tmp_path / "clock", START + DAY)
+    assert run("sync", "--since", since, **place).returncode == 0
+    assert one(engine, "SELECT count(*) FROM cases") == 1
+
+
+def test_sync_without_a_key_or_an_answer_fails_in_one_line(run: Run, serve: Serve, tmp_path: Path) -> None:
+    """What is missing or refused is named; what was kept before stays kept."""
+    bench = serve()
+    place = at_the_bank(bench, tmp_path / "clock", START + DAY)
+    bench.control("access", {"revoked": True})
+    for settings, message in ((place, "the key is refused (401)"), ({}, "DUNNING_STRIPE_API_KEY is not set")):
+        done = run("sync", **settings)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_charging_is_stopped_and_goes_on_by_command(run: Run) -> None:
+    """Everybody who lists cases sees it, the machine's list stays a list, and the second command ends it."""
+    assert json.loads(run("stop-charging", "--reason", "the bank called", "--json").stdout) == {
+        "stopped": [{"by": "operator", "since": ANY, "why": "the bank called"}]
+    }
+    listed = run("case", "list", "--json")
+    assert (json.loads(listed.stdout), "the bank called" in listed.stderr) == ([], True)
+    assert "the bank called" in run("doctor").stdout
+    assert json.loads(run("resume-charging", "--json").stdout) == {"stopped": []}
+    assert run("case", "list").stderr == ""
+
+
+def test_after_a_restore_charging_goes_on_only_when_all_is_known_or_a_person_insists(run: Run) -> None:
+    """An operator's own stop is lifted, the other one stays."""
+    run("stop-charging")
+    assert "dunning sync" in run("restored").stdout
+    done = run("resume-charging")
+    assert (done.returncode, "not yet" in done.stdout) == (1, True)
+    assert "from a backup" in run("case", "list").stderr
+    assert run("resume-charging", "--unexplained").returncode == 0
+    assert run("case", "list").stderr == ""
+
+
+def test_the_audit_ends_with_0_only_when_nothing_is_broken(run: Run, engine: Engine) -> None:
+    """Every statement is told; the broken one with its rows and with what to do."""
+    told = json.loads(run("audit", "--json").stdout)
+    assert (told["broken"], {each["ok"] for each in told["statements"]}) == (0, {True})
+    assert run("audit").returncode == 0
+    add_case(engine, due_at=START - DAY)
+    done = run("audit")
+    assert (done.returncode, done.stdout.count("FAIL"), "in_1" in done.stdout) == (1, 1, True)
+    [broken] = [each for each in json.loads(run("audit", "--json").stdout)["statements"] if not each["ok"]]
+    assert (broken["rows"][0]["payment_id"], "worker" in broken["advice"]) == ("in_1", True)
+
+
+@pytest.mark.parametrize("role", ["worker", "beat"])
+def test_a_role_refuses_a_broker_that_forgets(run: Run, running: Servers, role: str) -> None:
+    """One line says what to set."""
+    with Redis.from_url(redis_url(running.broker_url)) as server:
+        server.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            done = run(role, DUNNING_STRIPE_API_KEY="sk_test_1")
+        finally:
+            server.config_set("maxmemory-policy", "noeviction")
+    assert done.returncode == 1
+    assert "maxmemory-policy is allkeys-lru" in done.stderr
+    assert "Traceback" not in done.stderr

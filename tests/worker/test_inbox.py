@@ -162,18 +162,121 @@ def test_paid_before_failed_ends_recovered(serve: Serve) -> None:
         ("payment_method.automatically_updated", {"id": "pm_1", "customer": {"id": "cus_1"}}),
         ("customer.updated", {"id": "cus_1"}),
         ("customer.subscription.deleted", {"id": "sub_1"}),
-        ("charge.dispute.created", {"id": "dp_1", "charge": "ch_1_0"}),
+        ("charge.dispute.created", {"id": "dp_1", "charge": "ch_9", "payment_intent": "pi_1"}),
+        ("charge.refunded", {"id": "ch_9", "payment_intent": {"id": "pi_1"}}),
+        ("customer.source.updated", {"id": "card_1", "customer": "cus_1"}),
+        ("invoice.finalized", {"id": "in_1"}),
+        ("invoice.updated", {"id": "in_1"}),
+        ("mandate.updated", {"id": "mandate_1", "payment_method": "pm_1"}),
     ],
 )
 def test_a_change_wakes_the_cases_it_concerns(engine: Engine, kind: str, subject: JSON) -> None:
     """They are read again at once; nobody else's case is."""
     for number in (1, 2):
         opened(engine, payment(number))
-    sql(engine, "UPDATE cases SET refreshed_at = now(), due_at = :at, charge_id = 'ch_' || id || '_0'", at=START + DAY)
+    ids = "intent_id = 'pi_' || id, method_id = 'pm_' || id"
+    sql(engine, f"UPDATE cases SET refreshed_at = now(), due_at = :at, {ids}", at=START + DAY)  # noqa: S608
     hear(engine, event("evt_9", kind, subject), now=START + HOUR)
     row = the_case(engine, 1)
     assert (row.due_at, row.step["step"], row.news) == (START + HOUR, "refresh", 1)
     assert (the_case(engine, 2).due_at, the_case(engine, 2).news) == (START + DAY, 0)
+
+
+@pytest.mark.parametrize("kind", sorted({*inbox.CHANGED, *inbox.TAKEN_BACK}))
+@pytest.mark.parametrize("subject", [{}, {"id": None, "customer": None}, {"id": 5, "customer": [], "charge": {}}])
+def test_a_change_of_nothing_in_particular_concerns_no_case(engine: Engine, kind: str, subject: JSON) -> None:
+    """A case of which neither subscription, method nor payment is known is not taken for one that is meant."""
+    opened(engine, payment(subscription_id=None))
+    hear(engine, event("evt_9", kind, subject))
+    assert (the_case(engine).news, one(engine, "SELECT error FROM events")) == (0, None)
+
+
+def test_a_method_that_was_detached_wakes_the_cases_of_whose_it_was(engine: Engine) -> None:
+    """It belongs to nobody any more; the customer stands in what was before."""
+    opened(engine)
+    gone = {"object": {"id": "pm_1", "customer": None}, "previous_attributes": {"customer": "cus_1"}}
+    hear(engine, event("evt_9", "payment_method.detached", data=gone))
+    assert the_case(engine).news == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "is_news"),
+    [
+        ({"next_payment_attempt": 1786000000}, True),
+        ({"amount_remaining": 2500, "total": 2500}, True),
+        ({"attempt_count": 1, "hosted_invoice_url": "https://invoice.stripe.example/i/0"}, False),
+        ({}, True),
+        (None, True),
+        ("odd", True),
+    ],
+)
+def test_an_invoice_that_was_updated_is_news_where_it_matters(engine: Engine, before: object, is_news: bool) -> None:
+    """Of the many updates of an invoice only those are kept that may change what we would do."""
+    opened(engine)
+    told_of = inbox.parse_event(
+        event("evt_9", "invoice.updated", data={"object": invoice(), "previous_attributes": before})
+    )
+    assert told_of.ours is is_news
+
+
+@pytest.mark.parametrize("kind", ["invoice.updated", "customer.updated", "payment_method.attached"])
+def test_a_change_that_we_made_ourselves_is_no_news(engine: Engine, kind: str) -> None:
+    """Otherwise each of our own writes would be followed by a reading, and that by another step."""
+    opened(engine)
+    subject = {"id": "cus_1" if kind == "customer.updated" else "in_1", "customer": "cus_1"}
+    ours = {"id": "req_1", "idempotency_key": "dunning-x-in_1-1"}
+    hear(engine, event("evt_9", kind, subject, request=ours))
+    assert the_case(engine).news == 0
+    hear(engine, event("evt_10", kind, subject, request={"id": "req_1", "idempotency_key": "shop-1"}))
+    assert the_case(engine).news == 1
+
+
+def test_our_own_charge_is_followed_by_no_reading_of_its_events(serve: Serve) -> None:
+    """The bank tells of the payment in four events; none of them wakes anything."""
+    street = serve(Scripted(declines=[FUNDS]))
+    street.hear(START)
+    street.work(START)
+    at = street.go_on()
+    assert [each.state for each in the_attempts(street.engine)] == ["declined"]
+    news, due = the_case(street.engine).news, the_case(street.engine).due_at
+    street.hear(at)
+    assert (the_case(street.engine).news, the_case(street.engine).due_at) == (news, due)
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "what"),
+    [
+        ("charge.refunded", {"id": "ch_1_1", "payment_intent": "pi_1"}, "refunded"),
+        ("charge.dispute.created", {"id": "dp_1", "charge": "ch_1_1", "payment_intent": "pi_1"}, "disputed"),
+    ],
+)
+def test_money_that_is_taken_back_stands_in_the_history_of_its_case(
+    serve: Serve, kind: str, subject: JSON, what: str
+) -> None:
+    """The case was recovered and has ended; it does not move, and whoever looks at it sees what became of it."""
+    street = serve()
+    street.hear(START)
+    street.run()
+    before = the_case(street.engine)
+    assert (before.state, before.intent_id) == ("recovered", "pi_1")
+    for _ in range(2):
+        hear(street.engine, event("evt_9", kind, subject), now=START + 20 * DAY)
+    assert the_case(street.engine) == before
+    assert told(street.engine)[-1] == what
+    assert told(street.engine).count(what) == 1
+
+
+@pytest.mark.parametrize("change", [{"cancel_at_period_end": True}, {"pause_collection": {"behavior": "void"}}])
+def test_a_subscription_that_will_end_or_is_paused_still_owes_its_open_invoice(serve: Serve, change: JSON) -> None:
+    """It is read again and recovered all the same: both are about invoices to come."""
+    street = serve()
+    street.hear(START)
+    street.work(START)
+    street.shown["subscription"] = change
+    hear(street.engine, event("evt_9", "customer.subscription.updated", {"id": "sub_1", **change}), now=START + HOUR)
+    assert the_case(street.engine).step["step"] == "refresh"
+    street.run()
+    assert (the_case(street.engine).state, the_case(street.engine).recovered_by) == ("recovered", "silent_retry")
 
 
 def test_what_our_own_key_caused_is_no_news(engine: Engine) -> None:

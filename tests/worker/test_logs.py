@@ -15,17 +15,40 @@ from worker.logs import BLOT, redact
 REPO = Path(__file__).parents[2]
 CANARIES = [
     "sk_live_51Canary",
+    "whsec_Can+ary/9=",
     "rk_test_Canary9",
     "whsec_Canary",
     "pm_1Canary",
     "seti_1Canary",
     "pi_1_secret_Canary",
     "ada.lovelace+x@customer.example",
+    "ada.o'hara@customer.example",
+    "ada%40customer.example",
     "4242424242424242",
     "4242 4242 4242 4242",
     "4242-4242-4242-4242",
     "378282246310005",
+    "6304000000000000000",  # nineteen digits
 ]
+# What is to be left of a text, with a canary in the midst of it.
+AMIDST = {
+    "4242 4242 4242 4242 12/27 CANARY": "[redacted] 12/27 CANARY",
+    "key=mysk_live_51Canary;": "key=my[redacted];",
+    "12 4242424242424242 123": "12 [redacted] 123",
+    "id4242424242424242x": "id[redacted]x",
+    "4242424242424242 5555555555554444": "[redacted] [redacted]",
+    "redis://user:p%s$s@queue:6379/0": "redis://[redacted]@queue:6379/0",
+    f"https://shop.example/pay/{'t' * 64} opened": "https://shop.example/pay/[redacted] opened",
+    "see https://invoice.stripe.com/i/acct_1/live_YWNjd": "see https://[redacted]",
+    "{'id': 'in_1', 'name': 'Ada Hopper', 'city': \"N'Djamena\"}": (
+        "{'id': 'in_1', 'name': '[redacted]', 'city': \"[redacted]\"}"
+    ),
+    json.dumps({"line1": '1 "Main" St', "id": "cus_1"}): '{"line1": "[redacted]", "id": "cus_1"}',
+    json.dumps({"body": json.dumps({"email": "x", "phone": "+49 30"})}): (
+        r'{"body": "{\"email\": \"[redacted]\", \"phone\": \"[redacted]\"}"}'
+    ),
+    "cut short: {'postal_code': '10117 Ber": "cut short: {'postal_code': '[redacted]'",
+}
 HARMLESS = [
     "in_1QAbCdEfGh",
     "case 1234567890123456 of 2026-01-12T15:00:00.123456Z",  # sixteen digits that no card has
@@ -50,21 +73,45 @@ try:
     raise RuntimeError(canary)
 except RuntimeError:
     logs.log.exception("raised")
-    logging.getLogger("celery").exception("raised too")
+    for name in ("celery", "celery.task", "sqlalchemy.engine", "stripe", "uvicorn.error"):
+        logging.getLogger(name).exception("raised too")
+logs.log.info("a key", value={canary: 1})
+if canary.isdigit():
+    logs.log.info("a number", value=int(canary))
+logs.log.info("a payload", value={"customer": {"address": {"line1": "Canary Row 1"}, "name": "Canary"}})
+"""
+ENDS = """
+import sys, threading
+from worker import logs
+logs.set_up()
+canary = sys.argv[1]
+def fail():
+    raise RuntimeError(canary)
+thread = threading.Thread(target=fail)
+thread.start()
+thread.join()
+fail()
+"""
+CELERY = """
+import logging, sys
+from worker.app import celery_app
+celery_app.log.setup(loglevel=logging.DEBUG, redirect_stdouts=True)
+for name in ("", "celery", "celery.task", "celery.worker", "dunning.tasks", "multiprocessing"):
+    logging.getLogger(name).error("said %s", sys.argv[1])
 """
 
 
-def logged(canary: str) -> list[str]:
-    """Return what a process logs that meets this text everywhere."""
+def logged(canary: str, program: str = PROGRAM, code: int = 0) -> list[str]:
+    """Return what a process logs that meets this text everywhere, and ends with this code."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, canary],
+        [sys.executable, "-c", program, canary],
         cwd=REPO,
         env={**os.environ, "PYTHONPATH": str(REPO)},
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    assert not done.stdout
+    assert (done.returncode, done.stdout) == (code, "")
     return done.stderr.splitlines()
 
 
@@ -74,6 +121,12 @@ def test_what_is_secret_is_blotted_out(canary: str) -> None:
     text = redact(f"before {canary}, after")
     assert canary not in text
     assert text == f"before {BLOT}, after"
+
+
+@pytest.mark.parametrize("text", AMIDST)
+def test_only_what_is_secret_is_blotted_out(text: str) -> None:
+    """What stands right beside it is neither lost nor a hiding place."""
+    assert redact(text) == AMIDST[text]
 
 
 @pytest.mark.parametrize("text", HARMLESS)
@@ -86,6 +139,19 @@ def test_what_is_harmless_is_left(text: str) -> None:
 def test_no_canary_gets_through_a_real_process(canary: str) -> None:
     """However a line is made (text, field, nested, exception, library), it is one JSON object without the canary."""
     lines = logged(canary)
-    assert len(lines) == 8
-    assert [line for line in lines if canary in line] == []
+    assert len(lines) == 14 + canary.isdigit()
+    assert [line for line in lines if canary in line or "Canary" in line] == []
     assert {json.loads(line)["level"] for line in lines} == {"info", "warning", "error"}
+
+
+def test_what_ends_a_process_or_a_thread_is_told_without_a_canary() -> None:
+    """A traceback that nobody caught is a line like any other, with everything but the secret."""
+    lines = [json.loads(line) for line in logged("sk_live_Canary", ENDS, code=1)]
+    assert [(line["event"], line["level"]) for line in lines] == [("uncaught", "critical")] * 2
+    assert all(line["exception"].endswith(f"RuntimeError: {BLOT}") for line in lines)
+
+
+def test_celery_writes_through_the_same_filter() -> None:
+    """By itself it gives some of its loggers handlers of their own, which no filter sees."""
+    lines = [json.loads(line)["event"] for line in logged("sk_live_Canary", CELERY)]
+    assert lines == [f"said {BLOT}"] * 6

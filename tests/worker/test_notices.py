@@ -543,7 +543,7 @@ def test_observe_mode_merges_and_sends_nothing(serve: Serve, tmp_path: Path) -> 
 
 def reading(**changes: Any) -> Reading:
     """What the provider shows when a notice is written."""
-    blank = dict.fromkeys(("ended", "method_id", "decline", "charge_id"))
+    blank: dict[str, Any] = dict.fromkeys(("ended", "method_id", "decline", "charge_id"))
     failed = payment()
     shown = Reading(
         payment_id="in_1",

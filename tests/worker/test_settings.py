@@ -19,12 +19,17 @@ VALUES = {
     "STRIPE_WEBHOOK_SECRET": "whsec_1,whsec_2",
     "SMTP_URL": "smtp://mail.example",
     "MAIL_FROM": "money@shop.example",
+    "PUBLIC_URL": "https://pay.shop.example/dunning/",
+    "LINK_SECRET": f"{'1' * 32},{'2' * 64}",
     "POLICY": "policy.toml",
     "MODE": "live",
+    "LIVE_SWITCH": "on",
     "CLOCK_FILE": "clock",
     "TICK_SECONDS": "3",
     "CONNECT_SECONDS": "1",
     "READ_SECONDS": "2",
+    "REQUESTS_PER_SECOND": "20",
+    "KEEP_EVENTS_DAYS": "40",
     "LEASE_SECONDS": "60",
 }
 
@@ -34,7 +39,9 @@ def told(settings: Settings) -> dict[str, object]:
     found = settings.model_dump()
     for name in ("stripe_api_key", "smtp_url"):
         found[name] = found[name].get_secret_value()
-    return {**found, "stripe_webhook_secret": [secret.get_secret_value() for secret in settings.stripe_webhook_secret]}
+    for name in ("stripe_webhook_secret", "link_secret"):
+        found[name] = [secret.get_secret_value() for secret in found[name]]
+    return found
 
 
 def test_the_table_of_this_test_is_complete() -> None:
@@ -79,7 +86,14 @@ def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     [
         ("DATABASE_URL", "mysql://u:canary@h/db", "postgresql"),
         ("BROKER_URL", "amqp://u:canary@h", "redis"),
+        ("PUBLIC_URL", "http://canary.example", "https"),
+        ("PUBLIC_URL", "https://", "https"),
+        ("PUBLIC_URL", "https://u:canary@shop.example", "https"),
+        ("PUBLIC_URL", "https://shop.example/?canary", "https"),
+        ("LINK_SECRET", f"{'1' * 32},canary", "32 characters"),
         ("MODE", "canary", "live"),
+        ("REQUESTS_PER_SECOND", "0", "greater than 0"),
+        ("REQUESTS_PER_SECOND", "101", "less than or equal to 100"),
         ("LEASE_SECONDS", "canary", "number"),
         ("LEASE_SECONDS", "-5", "greater than 0"),
         ("TICK_SECONDS", "0", "greater than 0"),
@@ -110,11 +124,11 @@ def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_lease_shorter_than_a_call_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two owners of one case would be possible: the time limits and the lease are checked together."""
-    monkeypatch.setenv("DUNNING_LEASE_SECONDS", "119")
+    """Two owners of one case would be possible: time limits, the wait for a turn and the lease are checked together."""
+    monkeypatch.setenv("DUNNING_LEASE_SECONDS", "174")
     with pytest.raises(SettingsError, match="DUNNING_LEASE_SECONDS"):
         load_settings()
-    monkeypatch.setenv("DUNNING_LEASE_SECONDS", "120")
+    monkeypatch.setenv("DUNNING_LEASE_SECONDS", "175")
     load_settings()
 
 
@@ -128,11 +142,44 @@ def test_a_stepped_clock_is_refused_with_a_live_key(monkeypatch: pytest.MonkeyPa
     assert "canary" not in str(refused.value)
 
 
+@pytest.mark.parametrize("key", ["sk_live_canary", "rk_live_canary"])
+def test_a_live_key_charges_only_with_the_switch_on(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Live mode alone is refused, naming the switch; it may observe without, and charge with it."""
+    monkeypatch.setenv("DUNNING_STRIPE_API_KEY", key)
+    assert load_settings().live_key
+    monkeypatch.setenv("DUNNING_MODE", "live")
+    for switch in ("", "off"):
+        load_settings.cache_clear()
+        monkeypatch.setenv("DUNNING_LIVE_SWITCH", switch)
+        with pytest.raises(SettingsError, match=r"DUNNING_LIVE_SWITCH: .*real customers") as refused:
+            load_settings()
+        assert "canary" not in str(refused.value)
+    monkeypatch.setenv("DUNNING_LIVE_SWITCH", "on")
+    assert load_settings().mode == "live"
+
+
+@pytest.mark.parametrize("value", ["1", "yes", "ON!"])
+def test_the_switch_is_on_or_off(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    """Nothing else is taken for it."""
+    monkeypatch.setenv("DUNNING_LIVE_SWITCH", value)
+    with pytest.raises(SettingsError, match="DUNNING_LIVE_SWITCH"):
+        load_settings()
+
+
+@pytest.mark.parametrize("key", ["sk_test_1", "rk_test_1"])
+def test_a_test_key_needs_no_switch(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """It moves no money."""
+    monkeypatch.setenv("DUNNING_STRIPE_API_KEY", key)
+    monkeypatch.setenv("DUNNING_MODE", "live")
+    assert load_settings().mode == "live"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("STRIPE_API_KEY", "sk_test_canary"),
         ("STRIPE_WEBHOOK_SECRET", "whsec_canary,whsec_canary2"),
+        ("LINK_SECRET", "canary" * 6),
         ("SMTP_URL", "smtp://u:canary@mail.example"),
         ("DATABASE_URL", "postgresql+psycopg://u:canary@db.example/dunning"),
         ("BROKER_URL", "redis://:canary@queue.example:6379/0"),
@@ -143,6 +190,20 @@ def test_no_secret_is_in_the_repr(monkeypatch: pytest.MonkeyPatch, name: str, va
     monkeypatch.setenv(f"DUNNING_{name}", value)
     settings = load_settings()
     assert "canary" not in repr(settings) + str(settings)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("https://pay.shop.example", "https://pay.shop.example"),
+        ("https://shop.example:8443/billing/", "https://shop.example:8443/billing"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    ],
+)
+def test_links_stand_below_the_public_address(monkeypatch: pytest.MonkeyPatch, given: str, kept: str) -> None:
+    """Any https address, without its last slash; plain http only where no network is."""
+    monkeypatch.setenv("DUNNING_PUBLIC_URL", given)
+    assert load_settings().public_url == kept
 
 
 def test_settings_do_not_change_while_running() -> None:

@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
-from tests.worker.builders import START, add_case, at_once, event, invoice, one
+from tests.worker.builders import START, add_case, at_once, event, invoice, one, sql
+from worker import watch
 from worker.app import make_engine
 from worker.practice.events import signature
 from worker.settings import Settings
@@ -93,12 +94,13 @@ BODY = json.dumps(event()).encode()
 
 
 def test_a_signed_event_is_stored_before_it_is_answered(web: Web, engine: Engine) -> None:
-    """After the 200 the row is there, not handled yet, as it was sent but for the customer's address."""
+    """After the 200 the row is there, not handled yet, as it was sent but for the customer's address and link."""
     assert web.send(BODY) == 200
     sent = json.loads(BODY)
-    assert sent["data"]["object"].pop("customer_email") is not None
     kept = one(engine, "SELECT payload FROM events WHERE handled_at IS NULL")
-    assert kept["data"]["object"].pop("customer_email") is None
+    for name in ("customer_email", "hosted_invoice_url"):
+        assert sent["data"]["object"].pop(name) is not None
+        assert kept["data"]["object"].pop(name) is None
     assert kept == sent
 
 
@@ -185,6 +187,7 @@ def test_clocks_may_differ_a_little(web: Web, ahead: int) -> None:
         json.dumps(event(subject=invoice(customer="\0"))).encode(),
         json.dumps(event(subject=invoice(customer="\ud800"))).encode(),
         json.dumps(event(subject=invoice(tax=float("inf")))).encode(),
+        json.dumps(event(subject=invoice(tax=0))).encode().replace(b'"tax": 0', b'"tax": ' + b"[" * 700 + b"]" * 700),
     ],
     ids=[
         "empty",
@@ -200,11 +203,45 @@ def test_clocks_may_differ_a_little(web: Web, ahead: int) -> None:
         "NUL",
         "surrogate",
         "inf",
+        "deep within",
     ],
 )
 def test_a_signed_body_that_is_no_event_is_refused(web: Web, engine: Engine, body: bytes) -> None:
     """The signature makes it authentic, not usable: 400 and no row."""
     assert (web.send(body), stored(engine)) == (400, 0)
+
+
+def test_a_thin_event_is_refused_in_words_that_say_what_to_change(web: Web, engine: Engine) -> None:
+    """An endpoint of API v2 sends notifications without an object; it has to be set up for snapshots."""
+    thin = {"id": "evt_1", "object": "v2.core.event", "type": "v2.core.account.updated", "created": "2026-01-12T15:00Z"}
+    body = json.dumps({**thin, "related_object": {"id": "acct_1", "type": "v2.core.account"}}).encode()
+    header = signature(SECRET, body, int(time.time()))
+    status, answer = web.ask("POST", "/webhooks/stripe", body, Stripe_Signature=header)
+    assert (status, stored(engine)) == (400, 0)
+    assert "thin event" in json.loads(answer)["error"]
+    assert "snapshot events" in json.loads(answer)["error"]
+
+
+def test_an_accepted_event_sent_again_much_later_is_refused_and_changes_nothing(web: Web, engine: Engine) -> None:
+    """Whoever has kept a copy with its old signature cannot use it; what is stored stays as it was."""
+    assert web.send(BODY) == 200
+    [before] = sql(engine, "SELECT * FROM events")
+    assert web.send(BODY, ahead=-301) == 400
+    assert sql(engine, "SELECT * FROM events") == [before]
+
+
+def test_an_event_of_a_connected_account_is_kept_with_it(web: Web, engine: Engine) -> None:
+    """Whatever is asked about it later is asked of that account."""
+    assert web.send(json.dumps(event(account="acct_7")).encode()) == 200
+    assert one(engine, "SELECT account FROM events") == "acct_7"
+
+
+@pytest.mark.parametrize("size", [LARGEST_BODY + 1, 10 * 1024 * 1024])
+def test_what_is_too_large_is_refused_before_it_is_verified(web: Web, engine: Engine, size: int) -> None:
+    """Without any signature too: nobody makes us hash megabytes."""
+    chunks = (b"z" * min(65536, size - start) for start in range(0, size, 65536))
+    assert web.ask("POST", "/webhooks/stripe", chunks)[0] == 413
+    assert stored(engine) == 0
 
 
 def test_a_body_beyond_a_megabyte_is_refused(web: Web, engine: Engine) -> None:
@@ -245,11 +282,15 @@ def test_an_event_that_could_not_be_committed_is_not_acknowledged(without_databa
 
 def test_health_tells_what_waits(web: Web, engine: Engine) -> None:
     """With the database there it is 200 and counts; a due case and an unhandled event are seen."""
-    assert json.loads(web.ask("GET", "/healthz")[1]) == {"healthy": True, "events_waiting": 0, "cases_due": 0}
+    watch.did(engine, "worker", watch.TICK)
+    well = {"healthy": True, "live": True, "ready": True, "why": [], "stopped": [], "audit": None}
+    quiet = {**well, "events_waiting": 0, "cases_due": 0}
+    quiet["provider"] = {"state": "closed", "since": None, "failures": 0}
+    assert json.loads(web.ask("GET", "/healthz")[1]) == quiet
     web.send(BODY)
     add_case(engine, due_at=START)
     status, body = web.ask("GET", "/healthz")
-    assert (status, json.loads(body)) == (200, {"healthy": True, "events_waiting": 1, "cases_due": 1})
+    assert (status, json.loads(body)) == (200, {**quiet, "events_waiting": 1, "cases_due": 1})
 
 
 def test_health_is_red_without_the_database(without_database: Web) -> None:

@@ -10,10 +10,11 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from schedules.facts import Card, Decline, FailedPayment
 from worker.practice import objects
+from worker.practice.access import Access
 from worker.practice.answers import Refusal, no_such
 from worker.practice.events import NO_REQUEST, Cause, EventLog
 from worker.practice.ledger import Ledger
@@ -21,6 +22,11 @@ from worker.practice.records import JSON, Bill, Charged, Customer, Method
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+
+# What becomes of an invoice, or of a payment intent without one, and the event that tells of it.
+ENDS = {"paid": "invoice.paid", "uncollectible": "invoice.marked_uncollectible", "void": "invoice.voided"}
+INTENT_ENDS = {"paid": "payment_intent.succeeded", "void": "payment_intent.canceled"}
 
 
 class World(Protocol):
@@ -61,6 +67,7 @@ class Books:
 
     def __init__(self, world: World, clock: Callable[[], datetime], log: EventLog) -> None:
         self.world, self.clock, self.log = world, clock, log
+        self.access = Access()
         self.ledger = Ledger(world)
         self.bills: list[Bill] = []
         self.places: dict[str, int] = {}
@@ -70,6 +77,9 @@ class Books:
         self.by_subscription: dict[str, Bill] = {}
         self._of_customer: dict[str, list[Bill]] = {}
         self._to_come = {payment.payment_id: payment for payment in world.failures()}
+        self._connected: Callable[[str], str | None] = getattr(world, "account", lambda _payment_id: None)
+        self.accounts = {None, *map(self._connected, self._to_come)}
+        log.account_of = self.account_of
         self._heap: list[_Due] = []
         self._number = 0
         for payment in self._to_come.values():
@@ -135,7 +145,7 @@ class Books:
     # The renewal
 
     def _fail(self, payment: FailedPayment) -> None:
-        tail = payment.payment_id.removeprefix("in_")
+        tail = payment.payment_id.partition("_")[2]
         customer = self._customer(payment)
         method = self._method_for(customer, payment, tail)
         first = Charged(f"ch_{tail}_0", payment.failed_at, method.id, payment.card, payment.decline)
@@ -157,6 +167,7 @@ class Books:
             since = payment.failed_at - timedelta(days=payment.tenure_days or 30)
             country, locale, zone = payment.card.country, payment.locale, payment.time_zone
             customer = Customer(payment.customer_id, since, country, locale, zone, payment.currency)
+            customer.account = self._connected(payment.payment_id)
             self.customers[customer.id] = customer
         return customer
 
@@ -182,7 +193,8 @@ class Books:
         if bill.status != "open" or method.payment_id != bill.id:
             return
         card = self.world.card(bill.id, at)
-        if card == method.card:
+        stored = self.customers[method.customer_id].methods
+        if any(card == self.methods[name].card for name in stored):  # unchanged, or entered as a method of its own
             return
         old = objects.payment_method(method)
         method.card, method.refused = card, None
@@ -197,8 +209,6 @@ class Books:
         previous = {"invoice_settings": {"default_payment_method": customer.default}}
         self._store(customer, method)
         customer.default = method.id
-        for each in self._of_customer[customer.id]:
-            each.own_method = None
         self.log.emit("payment_method.attached", at, objects.payment_method(method), NO_REQUEST)
         self.log.emit("customer.updated", at, objects.customer_object(customer), NO_REQUEST, previous)
 
@@ -206,42 +216,55 @@ class Books:
         method = self.method(bill)
         charged = self._record(bill, method, at, None)
         self.ledger.write(bill, charged, method, NO_REQUEST, by="customer")
-        self._settle_paid(bill, at, NO_REQUEST)
+        self._end(bill, "paid", at, NO_REQUEST)
 
     def _void(self, bill: Bill, at: datetime) -> None:
-        bill.status, bill.closed_at = "void", at
-        self.log.emit("invoice.voided", at, self.invoice(bill), NO_REQUEST)
+        self._end(bill, "void", at, NO_REQUEST)
 
     # What the merchant does
 
     def pay(self, bill: Bill, method: Method | None, at: datetime, cause: Cause) -> Charged:
-        """Charge the invoice once; raise ``Refusal`` when it is no longer to be paid."""
-        if bill.status == "paid":
-            self.ledger.refused_on_paid += 1
-            raise Refusal(400, "Invoice is already paid")
-        if bill.status != "open":
-            raise Refusal(400, f"This invoice can no longer be paid: its status is {bill.status}.")
+        """Charge it once; raise ``Refusal`` when it is no longer to be paid."""
+        self._require_open(bill)
+        if method is None and not bill.invoiced:
+            _refuse("confirm", "it's missing a payment method")
         self.refresh(bill, at)
-        current = self.method(bill)
-        method = method or current
-        # Only the world knows how the current card fares; an older one is refused as it was before.
-        old = method is not current and method.card != current.card
-        decline = method.refused or Decline(code="generic_decline") if old else self.world.charge(bill.id, at)
+        method = method or self.method(bill)
+        # Only the world knows how a card fares; one that is no longer the present one is refused as it was before.
+        entered = method.entered and method.id == self.customers[method.customer_id].default
+        present = entered or method.card == self.world.card(bill.id, at)
+        decline = self.world.charge(bill.id, at) if present or method.refused is None else method.refused
         charged = self._record(bill, method, at, decline)
         self.ledger.write(bill, charged, method, cause, by="merchant")
         if decline is None:
-            self._settle_paid(bill, at, cause)
+            self._end(bill, "paid", at, cause)
         else:
             self._tell_failure(bill, charged, cause)
         self.look_ahead(bill, at)
         return charged
 
+    def _require_open(self, bill: Bill) -> None:
+        self.ledger.refused_on_paid += bill.status == "paid"
+        if bill.status == "open":
+            return
+        if not bill.invoiced:
+            status = {"paid": "succeeded", "void": "canceled"}[bill.status]
+            _refuse("confirm", f"it has a status of {status}")
+        left = f"This invoice can no longer be paid: its status is {bill.status}."
+        raise Refusal(400, "Invoice is already paid" if bill.status == "paid" else left)
+
+    def cancel_intent(self, bill: Bill, at: datetime, cause: Cause) -> None:
+        """Have a payment intent without an invoice charged no more; raise ``Refusal`` when it is over."""
+        if bill.status != "open":
+            _refuse("cancel", "it was paid or canceled before")
+        self._end(bill, "void", at, cause)
+        self.look_ahead(bill, at)
+
     def mark_uncollectible(self, bill: Bill, at: datetime, cause: Cause) -> None:
         """Write the invoice off."""
         if bill.status != "open":
             raise Refusal(400, f"You can only mark open invoices uncollectible; this one is {bill.status}.")
-        bill.status, bill.closed_at = "uncollectible", at
-        self.log.emit("invoice.marked_uncollectible", at, self.invoice(bill), cause)
+        self._end(bill, "uncollectible", at, cause)
         self.look_ahead(bill, at)
 
     def cancel(self, bill: Bill, at: datetime, cause: Cause, said: JSON | None = None) -> None:
@@ -251,6 +274,17 @@ class Books:
         bill.canceled_at = at
         bill.cancellation = {"comment": None, "feedback": None, **(said or {}), "reason": "cancellation_requested"}
         self.log.emit("customer.subscription.deleted", at, self.subscription(bill), cause)
+
+    def prefer(self, bill: Bill, method: Method, at: datetime, cause: Cause) -> None:
+        """Charge the subscription on this method from now on."""
+        if method.id == bill.own_method:
+            return
+        before, bill.own_method = {"default_payment_method": bill.own_method}, method.id
+        self.log.emit("customer.subscription.updated", at, self.subscription(bill), cause, before)
+
+    def stop_retries(self, bill: Bill) -> None:
+        """Try this invoice no more by ourselves."""
+        bill.advancing = False
 
     def pause(self, bill: Bill, behavior: str | None, at: datetime, cause: Cause) -> None:
         """Pause the collection of the subscription's next invoices, or resume it; raise ``Refusal`` when it ended."""
@@ -273,14 +307,25 @@ class Books:
         method.refused = decline
         return charged
 
-    def _settle_paid(self, bill: Bill, at: datetime, cause: Cause) -> None:
-        bill.status, bill.closed_at = "paid", at
-        self.log.emit("invoice_payment.paid", at, objects.invoice_payment(bill), cause)
-        self.log.emit("invoice.paid", at, self.invoice(bill), cause)
+    def _end(self, bill: Bill, status: str, at: datetime, cause: Cause) -> None:
+        """Close an invoice and tell of it twice, as Stripe does: what changed, and what that means; an intent, once."""
+        before = self.invoice(bill)
+        bill.status, bill.closed_at = status, at
+        if not bill.invoiced:
+            self.log.emit(INTENT_ENDS[status], at, self.intent(bill), cause)
+            return
+        changed = {key: value for key, value in before.items() if self.invoice(bill)[key] != value}
+        self.log.emit("invoice.updated", at, self.invoice(bill), cause, changed)
+        self.log.emit(ENDS[status], at, self.invoice(bill), cause)
+        if status == "paid":
+            self.log.emit("invoice_payment.paid", at, objects.invoice_payment(bill), cause)
 
     def _tell_failure(self, bill: Bill, charged: Charged, cause: Cause) -> None:
         self.log.emit("charge.failed", charged.at, objects.charge(charged, bill), cause)
-        self.log.emit("invoice.payment_failed", charged.at, self.invoice(bill), cause)
+        if bill.invoiced:
+            self.log.emit("invoice.payment_failed", charged.at, self.invoice(bill), cause)
+        else:
+            self.log.emit("payment_intent.payment_failed", charged.at, self.intent(bill), cause)
 
     # Reading
 
@@ -302,6 +347,10 @@ class Books:
         """Return the invoice as Stripe would show it."""
         return objects.invoice(bill, self.customers[bill.payment.customer_id])
 
+    def intent(self, bill: Bill) -> JSON:
+        """Return the payment intent as Stripe would show it."""
+        return objects.payment_intent(bill, self.methods[bill.charges[-1].method_id])
+
     def subscription(self, bill: Bill) -> JSON:
         """Return the invoice's subscription as Stripe would show it."""
         return objects.subscription(bill, self.customers[bill.payment.customer_id])
@@ -319,11 +368,26 @@ class Books:
             case "pm" if name in self.methods:
                 return objects.payment_method(self.methods[name])
             case "pi" if tail in self.by_tail:
-                bill = self.by_tail[tail]
-                return objects.payment_intent(bill, self.methods[bill.charges[-1].method_id])
+                return self.intent(self.by_tail[tail])
             case "ch" if tail.rpartition("_")[0] in self.by_tail:
                 return self._charge(name)
         raise no_such(name, "object")
+
+    def account_of(self, body: JSON) -> str | None:
+        """Return the connected account that an object belongs to; None is the merchant's own."""
+        customer = self.bill(body["invoice"]).payment.customer_id if "invoice" in body else body.get("customer")
+        return self.customers[customer or body["id"]].account
+
+    def every(self, collection: str) -> list[JSON]:
+        """Return all objects of a kind as a list of Stripe holds them, oldest first: without what was canceled."""
+        names: dict[str, Iterable[str]] = {
+            "charges": (charged.id for bill in self.bills for charged in bill.charges),
+            "customers": self.customers,
+            "payment_intents": (bill.intent_id for bill in self.bills),
+            "payment_methods": self.methods,
+            "subscriptions": (name for name, bill in self.by_subscription.items() if bill.canceled_at is None),
+        }
+        return sorted(map(self.find, names[collection]), key=lambda body: int(body["created"]))
 
     def _charge(self, name: str) -> JSON:
         bill = self.by_tail[name.removeprefix("ch_").rpartition("_")[0]]
@@ -341,3 +405,9 @@ class Books:
         if key == "payments" and owner.get("object") == "invoice":
             return objects.payments_of(self.bill(owner["id"]))
         return ...
+
+
+def _refuse(act: str, why: str) -> NoReturn:
+    """Refuse what the state of a payment intent does not allow."""
+    message = f"You cannot {act} this PaymentIntent because {why}."
+    raise Refusal(400, message, code="payment_intent_unexpected_state")

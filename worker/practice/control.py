@@ -6,6 +6,7 @@ GET  ledger    {"attempts": [â€¦], "approvals": {invoice: count}, "summary": {â€
 GET  pending   {"pending", "given_up"}: webhooks not yet delivered, and no longer tried
 POST notice    {"invoice", "notice"}: the customer received a notice
 POST faults    {"kind", "times" or "probability" and "seed", "seconds", "clear"}: faults of pay requests
+POST access    {"revoked", "missing": [right], "newest": version}: what is refused; {} refuses nothing again
 POST webhook   {"url", "secret"}: where events go from now on
 """
 
@@ -48,6 +49,7 @@ class Control:
             ("GET", "pending", self._pending),
             ("POST", "notice", self._notice),
             ("POST", "faults", self._faults),
+            ("POST", "access", self._books.access.change),
             ("POST", "webhook", self._webhook),
         ]
         return [Route(f"/_practice/{name}", partial(_control, act), methods=[method]) for method, name, act in table]

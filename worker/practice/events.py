@@ -18,7 +18,7 @@ from worker.practice.objects import API_VERSION
 from worker.practice.records import JSON, seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable
     from datetime import datetime
 
 RETRY_SECONDS = (0.1, 0.3, 1, 3, 10, 30)
@@ -46,12 +46,14 @@ class Event:
     data: JSON
     cause: Cause
     delivered: bool = True
+    account: str | None = None
 
     def body(self) -> JSON:
         """Return the event object."""
         return {
             "id": self.id,
             "object": "event",
+            **({"account": self.account} if self.account else {}),
             "api_version": API_VERSION,
             "created": self.created,
             "data": self.data,
@@ -92,6 +94,11 @@ class Courier:
         """Deliver to another address from now on, also what still waits."""
         with self._wake:
             self._parts, self._secret, self._moved = urlsplit(url), secret, True
+
+    @property
+    def url(self) -> str:
+        """Return the address that events are sent to."""
+        return self._parts.geturl()
 
     def stop(self) -> None:
         """Deliver nothing more."""
@@ -153,16 +160,18 @@ class Courier:
 class EventLog:
     """Every event, oldest first; those of a type in ``wanted`` are given to the courier."""
 
-    wanted: Container[str] | None = None
+    wanted: frozenset[str] | None = None
     courier: Courier | None = None
     events: list[Event] = field(default_factory=list)
     places: dict[str, int] = field(default_factory=dict)
     tag: str = field(default_factory=lambda: secrets.token_hex(4))
+    account_of: Callable[[JSON], str | None] = lambda _body: None
 
     def emit(self, kind: str, at: datetime, body: JSON, cause: Cause, previous: JSON | None = None) -> None:
         """Record that ``body`` changed at ``at``, and hand the event over for delivery."""
         data = {"object": body} if previous is None else {"object": body, "previous_attributes": previous}
-        event = Event(f"evt_{self.tag}{len(self.events) + 1:06d}", kind, seconds(at) or 0, data, cause)
+        name, account = f"evt_{self.tag}{len(self.events) + 1:06d}", self.account_of(body)
+        event = Event(name, kind, seconds(at) or 0, data, cause, account=account)
         self.places[event.id] = len(self.events)
         self.events.append(event)
         if self.courier is not None and (self.wanted is None or kind in self.wanted):

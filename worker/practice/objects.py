@@ -6,7 +6,7 @@ Ids stand where Stripe shows ids; ``answers.expand`` replaces them on request.
 from __future__ import annotations
 
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from schedules.facts import Card, Decline
 from worker.practice.records import JSON, Bill, Charged, Customer, Method, seconds
@@ -35,7 +35,7 @@ def invoice(bill: Bill, customer: Customer) -> JSON:
         "application": None,
         "attempt_count": 1,
         "attempted": True,
-        "auto_advance": bill.status == "open",
+        "auto_advance": bill.status == "open" and bill.advancing,
         "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None, "status": None},
         "billing_reason": "subscription_cycle" if bill.payment.subscription_id else "manual",
         "collection_method": "charge_automatically",
@@ -167,18 +167,18 @@ def payment_intent(bill: Bill, method: Method) -> JSON:
         "application": None,
         "automatic_payment_methods": None,
         "canceled_at": _closed(bill, "void"),
-        "cancellation_reason": "void_invoice" if bill.status == "void" else None,
+        "cancellation_reason": "void_invoice" if bill.status == "void" and bill.invoiced else None,
         "capture_method": "automatic",
         "client_secret": f"{bill.intent_id}_secret_practice",
         "confirmation_method": "automatic",
         "created": seconds(bill.created),
         "currency": bill.payment.currency,
         "customer": bill.payment.customer_id,
-        "description": "Subscription update",
+        "description": "Subscription update" if bill.invoiced else "One-off payment",
         "last_payment_error": card_error(last, method) if last.decline else None,
         "latest_charge": last.id,
         "livemode": False,
-        "metadata": {},
+        "metadata": {} if bill.invoiced else {"dunning": "recover"},
         "next_action": None,
         "payment_method": method.id if status == "succeeded" else None,
         "payment_method_options": {},
@@ -232,7 +232,7 @@ def charge(charged: Charged, bill: Bill) -> JSON:
         "created": seconds(charged.at),
         "currency": bill.payment.currency,
         "customer": bill.payment.customer_id,
-        "description": "Subscription update",
+        "description": "Subscription update" if bill.invoiced else "One-off payment",
         "disputed": False,
         "failure_code": error_code(decline) if decline else None,
         "failure_message": "Your card was declined." if decline else None,
@@ -276,6 +276,8 @@ def kind(card: Card) -> str:
 
 
 def _last4(card: Card) -> str:
+    if card.last4 is not None:
+        return card.last4
     return f"{sum(ord(c) * 31**i for i, c in enumerate(card.fingerprint or '')) % 10000:04d}"
 
 
@@ -434,6 +436,23 @@ def _price(bill: Bill, start: int | None) -> JSON:
     }
 
 
+def webhook_endpoint(url: str, types: frozenset[str] | None) -> JSON:
+    """Return the endpoint that events are sent to, those of these types or all."""
+    return {
+        "id": "we_practice",
+        "object": "webhook_endpoint",
+        "api_version": None,
+        "application": None,
+        "created": 0,
+        "description": None,
+        "enabled_events": sorted(types) if types else ["*"],
+        "livemode": False,
+        "metadata": {},
+        "status": "enabled",
+        "url": url,
+    }
+
+
 def account() -> JSON:
     """Return the merchant's own account."""
     return {
@@ -453,4 +472,27 @@ def account() -> JSON:
             "payments": {"statement_descriptor": None},
         },
         "type": "standard",
+    }
+
+
+def portal_session(request_id: str, customer_id: str, asked: dict[str, str], at: datetime) -> JSON:
+    """Return a session of the customer portal that leads straight to changing the card."""
+    back = asked.get("flow_data[after_completion][redirect][return_url]")
+    after = {"hosted_confirmation": None, "redirect": {"return_url": back} if back else None}
+    others = dict.fromkeys(("subscription_cancel", "subscription_update", "subscription_update_confirm"))
+    kind = asked.get("flow_data[after_completion][type]", "portal_homepage")
+    tail = request_id.removeprefix("req_")
+    return {
+        "id": f"bps_{tail}",
+        "object": "billing_portal.session",
+        "configuration": "bpc_practice",
+        "created": seconds(at),
+        "customer": customer_id,
+        "customer_account": None,
+        "flow": {**others, "after_completion": {**after, "type": kind}, "type": asked["flow_data[type]"]},
+        "livemode": False,
+        "locale": None,
+        "on_behalf_of": None,
+        "return_url": asked.get("return_url"),
+        "url": f"https://billing.stripe.example/p/session/{tail}",
     }

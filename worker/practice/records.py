@@ -47,7 +47,10 @@ class Charged:
 
 @dataclass(slots=True)
 class Customer:
-    """One customer: who, since when, and the methods stored, the default last chosen."""
+    """One customer: who, since when, and the methods stored, the default last chosen.
+
+    ``account``: the connected account whose customer it is; None is the merchant's own.
+    """
 
     id: str
     created: datetime
@@ -57,6 +60,7 @@ class Customer:
     currency: str
     methods: list[str] = field(default_factory=list)
     default: str | None = None
+    account: str | None = None
 
     @property
     def name(self) -> str:
@@ -71,9 +75,10 @@ class Customer:
 
 @dataclass(slots=True)
 class Bill:
-    """One invoice with its subscription, its payment intent and every charge made for it.
+    """One invoice with its subscription, its payment intent and every charge made for it; or an intent alone.
 
-    ``paused`` is what becomes of the subscription's next invoices while their collection is paused.
+    ``paused`` is what becomes of the subscription's next invoices while their collection is paused; ``advancing``
+    whether the bank would go on with this one by itself.
     """
 
     payment: FailedPayment
@@ -84,17 +89,23 @@ class Bill:
     own_method: str | None = None
     canceled_at: datetime | None = None
     paused: str | None = None
+    advancing: bool = True
     cancellation: JSON = field(default_factory=lambda: {"comment": None, "feedback": None, "reason": None})
     version: int = 0
 
     @property
     def id(self) -> str:
-        """Return the invoice id."""
+        """Return the id of the invoice, or of the payment intent without one."""
         return self.payment.payment_id
 
     @property
+    def invoiced(self) -> bool:
+        """Say whether there is an invoice; a one-off payment intent has none."""
+        return not self.id.startswith("pi_")
+
+    @property
     def intent_id(self) -> str:
-        """Return the id of the one payment intent of this invoice."""
+        """Return the id of its one payment intent."""
         return f"pi_{self.tail}"
 
     @property

@@ -6,22 +6,24 @@ Anything malformed is answered 400 or 413 and stores nothing; 5xx only when the 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from sqlalchemy import Connection, Engine, func, select
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine, func, select
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker import app, inbox
+from worker import app, inbox, jobs, stops, watch
 from worker.clock import machine_now
 from worker.logs import log
 from worker.models import cases
 from worker.settings import Settings, load_settings
-from worker.stripe_gateway import verify_event
+from worker.stripe_gateway import StripeGateway, verify_event
+from worker.web import links
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -33,8 +35,8 @@ class TooLarge(ValueError):
     """The body is larger than any event."""
 
 
-def make_web(settings: Settings, engine: Engine) -> Starlette:
-    """Return the web application over one database."""
+def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGateway] = app.gateway) -> Starlette:
+    """Return the web application over one database; ``gateway`` is asked for when a customer follows a link."""
 
     async def stripe_webhook(request: Request) -> Response:
         try:
@@ -49,7 +51,12 @@ def make_web(settings: Settings, engine: Engine) -> Starlette:
         return JSONResponse({"received": event.id, "new": new})
 
     async def healthz(_request: Request) -> Response:
-        return await run_in_threadpool(_health, engine)
+        found = await run_in_threadpool(watch.health, engine, settings.tick_seconds, app.now())
+        return JSONResponse(found.as_json(), 200 if found.live else 503)
+
+    async def readyz(_request: Request) -> Response:
+        found = await run_in_threadpool(watch.health, engine, settings.tick_seconds, app.now())
+        return JSONResponse(found.as_json(), 200 if found.ready else 503)
 
     async def metrics(_request: Request) -> Response:
         return Response(await run_in_threadpool(_metrics, engine), media_type="text/plain; version=0.0.4")
@@ -58,7 +65,9 @@ def make_web(settings: Settings, engine: Engine) -> Starlette:
         routes=[
             Route("/webhooks/stripe", stripe_webhook, methods=["POST"]),
             Route("/healthz", healthz),
+            Route("/readyz", readyz),
             Route("/metrics", metrics),
+            *links.routes(settings, engine, gateway),
         ]
     )
 
@@ -93,22 +102,9 @@ def _verified(body: bytes, signature: str, settings: Settings) -> inbox.Event:
 
 def _keep(engine: Engine, event: inbox.Event) -> bool:
     with engine.begin() as db:
-        return bool(inbox.keep(db, [event]))
-
-
-def _health(engine: Engine) -> Response:
-    """Healthy: the database answers, and says how much is waiting."""
-    try:
-        with engine.connect() as db:
-            waiting = inbox.waiting(db)
-            overdue = _overdue(db)
-    except SQLAlchemyError as error:
-        return JSONResponse({"healthy": False, "why": f"database: {type(error).__name__}"}, 503)
-    return JSONResponse({"healthy": True, "events_waiting": waiting, "cases_due": overdue})
-
-
-def _overdue(db: Connection) -> int:
-    return int(db.execute(select(func.count()).select_from(cases).where(cases.c.due_at <= app.now())).scalar_one())
+        new = bool(inbox.keep(db, [event]))
+    watch.did(engine, "web", watch.ANSWERED)
+    return new
 
 
 def _metrics(engine: Engine) -> bytes:
@@ -117,9 +113,19 @@ def _metrics(engine: Engine) -> bytes:
     by_state = Gauge("dunning_cases", "Cases by state", ["state"], registry=registry)
     waiting = Gauge("dunning_events_waiting", "Events kept and not handled yet", registry=registry)
     due = Gauge("dunning_cases_due", "Cases whose next step is due", registry=registry)
+    oldest = Gauge("dunning_oldest_due_seconds", "How long the oldest of them has been due", registry=registry)
+    tick = Gauge("dunning_tick_age_seconds", "Since the last tick was done; +Inf: there was none", registry=registry)
+    stopped = Gauge("dunning_charging_stopped", "How many reasons there are for charging nothing", registry=registry)
+    broken = Gauge("dunning_audit_broken", "Statements that the last audit found broken", registry=registry)
     with engine.connect() as db:
         for state, count in db.execute(select(cases.c.state, func.count()).group_by(cases.c.state)):
             by_state.labels(state).set(count)
         waiting.set(inbox.waiting(db))
-        due.set(_overdue(db))
+        number, seconds = watch.due(db, app.now())
+        due.set(number)
+        oldest.set(seconds)
+        found, audit = watch.age(db, "worker", watch.TICK), jobs.last(db, "audit")
+        tick.set(math.inf if found is None else found)
+        stopped.set(len(stops.in_force(db)))
+        broken.set(len(audit.result["broken"]) if audit else 0)
     return generate_latest(registry)

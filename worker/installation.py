@@ -1,0 +1,50 @@
+"""What does a command work with? Database and broker, for as long as it runs; and how it answers machines."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from worker import app, database
+from worker.embedded import servers
+from worker.settings import SettingsError, load_settings
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@contextmanager
+def installation(*, migrate: bool | None = None, check: bool = True) -> Iterator[None]:
+    """Provide database and broker for the time of a command, and see that the database has this version's shape.
+
+    With neither address configured the embedded servers are used, and started when they are not running.
+    """
+    settings = load_settings()
+    if settings.database_url and settings.broker_url:
+        if migrate:
+            database.upgrade(app.engine())
+        if check:
+            database.require_current(app.engine())
+        yield
+        return
+    if settings.database_url or settings.broker_url:
+        missing = "DUNNING_BROKER_URL" if settings.database_url else "DUNNING_DATABASE_URL"
+        msg = f"{missing} is not set: name both servers, or neither to use the embedded ones"
+        raise SettingsError(msg)
+    with servers(settings.home) as found:
+        os.environ["DUNNING_DATABASE_URL"], os.environ["DUNNING_BROKER_URL"] = found.database_url, found.broker_url
+        load_settings.cache_clear()
+        database.upgrade(app.engine())
+        try:
+            yield
+        finally:
+            app.engine().dispose()
+
+
+def show(value: Any) -> None:
+    """Print one JSON value on standard output."""
+    click.echo(json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,119 @@
+"""How often may the provider be asked? A pace for each endpoint and one circuit breaker, shared by all processes.
+
+Both are rows of one table, on PostgreSQL's clock: nothing leaves before the ``next_at`` of its endpoint, and nothing at
+all before that of the row ``circuit`` while it is open. The table is not logged: a crash of PostgreSQL empties it,
+and the rows come back with the next requests.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Any
+
+from sqlalchemy import Connection, Engine, case, extract, func, null, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from worker.models import MACHINE_NOW, limits
+from worker.settings import LONGEST_WAIT
+from worker.stripe_gateway import Unavailable
+
+CIRCUIT = "circuit"
+MOST_FAILURES = 5  # in a row: no answer, or one of the provider's own failing
+BREAKS = (30, 60, 120, 240, 300)  # seconds: after the fifth failure, the sixth, and so on
+PROBE = timedelta(seconds=60)  # outlasts one request; if its process dies, another one tries
+PENALTY = timedelta(seconds=1)  # what each 429 costs its endpoint
+
+
+class Limits:
+    """Says when a request may leave. Any number of them on one database keep one pace together."""
+
+    def __init__(self, engine: Engine, per_second: float, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._engine, self._pace, self._sleep = engine, timedelta(seconds=1 / per_second), sleep
+
+    def wait(self, endpoint: str) -> int:
+        """Sleep until a request may leave; return how many had failed in a row. Raises ``Unavailable``: do not send."""
+        with self._engine.begin() as db:  # what is refused is rolled back, a slot or a probe with it
+            turn = db.execute(_take_slot(endpoint, self._pace)).one_or_none()
+            if turn is None:
+                msg = f"rate limit: no turn for {endpoint} within {LONGEST_WAIT:g} s"
+                raise Unavailable(msg)
+            if turn.failures >= MOST_FAILURES and not db.execute(_probe()).rowcount:
+                msg = "the provider is down: nothing is sent for now"
+                raise Unavailable(msg)
+        self._sleep(max(float(turn.seconds), 0.0))
+        return int(turn.failures)
+
+    def heard(self, endpoint: str, status: int | None, failures: int) -> None:
+        """Take note of an answer, or of none; ``failures`` is what ``wait`` returned before the request."""
+        if status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self._note(_failed())
+        elif failures:
+            self._note(_answered())
+        if status == HTTPStatus.TOO_MANY_REQUESTS:
+            self._note(_slower(endpoint))
+
+    def _note(self, statement: Any) -> None:
+        with self._engine.begin() as db:
+            db.execute(statement)
+
+
+def circuit(db: Connection) -> dict[str, Any]:
+    """Return whether the provider is asked: ``state``, ``since`` when (none: always closed), ``failures`` in a row."""
+    probing = (limits.c.probe_until > MACHINE_NOW).label("probing")
+    row = db.execute(select(limits.c.failures, limits.c.since, probing).where(limits.c.name == CIRCUIT)).one_or_none()
+    if row is None:
+        return {"state": "closed", "since": None, "failures": 0}
+    state = "closed" if row.failures < MOST_FAILURES else "probing" if row.probing else "open"
+    return {"state": state, "since": row.since and row.since.isoformat(), "failures": row.failures}
+
+
+def _take_slot(endpoint: str, pace: timedelta) -> Any:
+    """Reserve the endpoint's next slot, unless it is too far away: no row. Tells the seconds until it."""
+    taken = func.greatest(limits.c.next_at, MACHINE_NOW) + pace
+    other = limits.alias()
+    failures = select(other.c.failures).where(other.c.name == CIRCUIT).scalar_subquery()
+    insert = upsert(limits).values(name=endpoint, next_at=MACHINE_NOW + pace)
+    near = limits.c.next_at <= MACHINE_NOW + timedelta(seconds=LONGEST_WAIT)
+    return insert.on_conflict_do_update(index_elements=["name"], set_={"next_at": taken}, where=near).returning(
+        extract("epoch", limits.c.next_at - pace - MACHINE_NOW).label("seconds"),
+        func.coalesce(failures, 0).label("failures"),
+    )
+
+
+def _slower(endpoint: str) -> Any:
+    later = func.greatest(limits.c.next_at, MACHINE_NOW) + PENALTY
+    return update(limits).where(limits.c.name == endpoint).values(next_at=later)
+
+
+def _failed() -> Any:
+    """Count a failure; from the fifth on nothing leaves for 30 s, then 60, up to five minutes.
+
+    While it is open no failure counts: those are of requests that had left before.
+    """
+    count = limits.c.failures + 1
+    steps = [(count == MOST_FAILURES + number, timedelta(seconds=each)) for number, each in enumerate(BREAKS)]
+    pause = case((count < MOST_FAILURES, timedelta()), *steps, else_=timedelta(seconds=BREAKS[-1]))
+    values = {
+        "failures": count,
+        "next_at": MACHINE_NOW + pause,
+        "since": case((count == MOST_FAILURES, MACHINE_NOW), else_=limits.c.since),
+        "probe_until": null(),
+    }
+    insert = upsert(limits).values(name=CIRCUIT, next_at=MACHINE_NOW, failures=1)
+    return insert.on_conflict_do_update(index_elements=["name"], set_=values, where=limits.c.next_at <= MACHINE_NOW)
+
+
+def _answered() -> Any:
+    since = case((limits.c.failures >= MOST_FAILURES, MACHINE_NOW), else_=limits.c.since)
+    closed = {"failures": 0, "next_at": MACHINE_NOW, "since": since}
+    return update(limits).where(limits.c.name == CIRCUIT).values(**closed)
+
+
+def _probe() -> Any:
+    """Lease the right to ask whether the provider is back; nobody else has it for a minute."""
+    nobody = or_(limits.c.probe_until.is_(None), limits.c.probe_until <= MACHINE_NOW)
+    over = limits.c.name == CIRCUIT, limits.c.next_at <= MACHINE_NOW, nobody
+    return update(limits).where(*over).values(probe_until=MACHINE_NOW + PROBE)

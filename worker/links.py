@@ -1,0 +1,72 @@
+"""Which address may a customer open without a login? One signed link to one case, until an instant.
+
+A token is the case's number, its last second and their HMAC-SHA256: 48 bytes, 64 characters of URL-safe base64.
+Nothing of it is stored; whoever changes one character has no link.
+"""
+
+from __future__ import annotations
+
+import hmac
+from base64 import b64decode, urlsafe_b64encode
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from struct import Struct
+
+from worker.settings import Settings
+
+AFTER_DEADLINE = timedelta(days=14)  # a message is read late, and an old link should still say how things stand
+BODY = Struct(">QQ")
+TOKEN_CHARACTERS = 64
+PURPOSE = b"dunning pay link\n"  # what this secret signs for another purpose is no link
+
+
+class BadLink(ValueError):
+    """The token is forged, cut short, or signed with a secret that is no longer in use."""
+
+
+class OldLink(BadLink):
+    """The token was good, but its time is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Links:
+    """The links of an installation: the public address, and the secrets. The first signs, all verify."""
+
+    base: str
+    secrets: tuple[bytes, ...] = field(repr=False)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Links | None:
+        """Return the links of an installation; ``None`` unless both the address and a secret are set."""
+        if settings.public_url is None or not settings.link_secret:
+            return None
+        return cls(settings.public_url, tuple(each.get_secret_value().encode() for each in settings.link_secret))
+
+    def to_pay(self, case_id: int, deadline: datetime, after: timedelta = AFTER_DEADLINE) -> str:
+        """Return the address under which the customer of a case can pay until some time ``after`` its deadline."""
+        body = BODY.pack(case_id, int((deadline + after).timestamp()))
+        return f"{self.base}/pay/{urlsafe_b64encode(body + _signature(self.secrets[0], body)).decode()}"
+
+    def case_of(self, token: str, now: datetime) -> int:
+        """Return the number of the case that a token opens; raise ``BadLink``, or ``OldLink`` when it is too late."""
+        body, signature = _parts(token)
+        if not any(hmac.compare_digest(signature, _signature(secret, body)) for secret in self.secrets):
+            raise BadLink
+        case_id, until = BODY.unpack(body)
+        if now.timestamp() >= until:
+            raise OldLink
+        return int(case_id)
+
+
+def _parts(token: str) -> tuple[bytes, bytes]:
+    if len(token) != TOKEN_CHARACTERS:
+        raise BadLink
+    try:
+        found = b64decode(token, b"-_", validate=True)
+    except ValueError:
+        raise BadLink from None
+    return found[: BODY.size], found[BODY.size :]
+
+
+def _signature(secret: bytes, body: bytes) -> bytes:
+    return hmac.digest(secret, PURPOSE + body, "sha256")
