@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz audit-deps lint format env clean
+.PHONY: help demo test fuzz audit-deps faults soak lint format env clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 17
@@ -13,7 +13,7 @@ demo: .venv/.run ## recover a month of failed payments, with nothing to set up
 	.venv/bin/dunning demo $(ARGS)
 
 test: lint ## run every check: lint, types and tests
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest --ignore=tests/faults $(ARGS)
 
 fuzz: .venv/.test ## throw a hundred thousand inputs at the webhook and at ingest
 	.venv/bin/python -m pytest tests/fuzz --hypothesis-profile fuzz $(ARGS)
@@ -21,6 +21,12 @@ fuzz: .venv/.test ## throw a hundred thousand inputs at the webhook and at inges
 audit-deps: .venv/.made ## ask for known holes in the pinned libraries; needs a network
 	@test -x .venv/audit/bin/pip-audit || { $(PYTHON) -m venv .venv/audit && .venv/audit/bin/pip install --quiet pip-audit; }
 	.venv/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+faults: .venv/.test ## prove the promises: every fault, also the slow ones, in under half an hour
+	.venv/bin/python -m pytest tests/faults -m 'slow or not slow' $(ARGS)
+
+soak: .venv/.test ## random faults from one seed: make soak ARGS="--seed 1 --minutes 20 --cases 10000"
+	.venv/bin/python -m tests.faults.soak $(ARGS)
 
 lint: .venv/.test ## check style, format and types
 	.venv/bin/python -m ruff check .

@@ -18,6 +18,8 @@ from schedules.policy import Policy
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
 
 LOOK_AGAIN = timedelta(days=1)
+AUTHENTICATION = "authentication"  # says what the first notice says, where the bank asks for the payer
+SETTLED, ANOTHER_DAY = timedelta(hours=1), timedelta(days=1)  # until then the ending has been carried out
 OUTCOMES = {"paid": "recovered", "canceled": "canceled", "voided": "released", "disputed": "released", "lapsed": "lost"}
 
 
@@ -89,12 +91,30 @@ def _contact(case: Case, charge: Charge | None, ruled_out: tuple[str, ...]) -> C
     rung = case.policy.ladder[number]
     if number:
         since, why = case.facts.contacted[0] + timedelta(days=rung.day), f"ladder: day {rung.day} of the contacts"
-    cooled = [at + hours(case.policy.cooldown_hours) for at in case.facts.customer_contacts]
+    at = _in_daylight(case, since, hours(case.policy.cooldown_hours))
+    notice = AUTHENTICATION if number == 0 and _asks_the_payer(case) else rung.notice
+    return Contact(at, notice, (*case.why, *ruled_out, why)) if at is not None else None
+
+
+def _asks_the_payer(case: Case) -> bool:
+    """Does the bank want to see the customer confirm this payment?"""
+    verdict = case.verdict
+    return verdict.decline_class is DeclineClass.CUSTOMER_ACTION and verdict.cause == "authentication"
+
+
+def _in_daylight(case: Case, since: datetime, apart: timedelta) -> datetime | None:
+    """Return the first instant in the customer's hours that is so far apart from every notice to the customer."""
     payment = case.facts.payment
     # The customer's own zone, wherever the card is from; without one, the hours of the card's whole country.
     place = place_of(None if payment.time_zone in COUNTRY_OF_ZONE else case.place.country, payment.time_zone)
-    at = case.slot(max((since, *cooled)), case.policy.windows["contact"], place, "contact")
-    return Contact(at, rung.notice, (*case.why, *ruled_out, why)) if at is not None else None
+    cooled = (at + apart for at in case.facts.customer_contacts)
+    return case.slot(max((since, *cooled)), case.policy.windows["contact"], place, "contact")
+
+
+def last_word(facts: Facts, policy: Policy, now: datetime) -> datetime | None:
+    """Return when the customer may be told that the case is over: in their hours, on no day of another notice."""
+    case = case_of(facts, policy, now)
+    return _in_daylight(case, now + SETTLED, max(hours(policy.cooldown_hours), ANOTHER_DAY))
 
 
 def _silence_ends(case: Case, charge: Charge | None) -> tuple[datetime, str]:

@@ -136,6 +136,8 @@ class Policy:
     hold_hours: tuple[int, ...] = (24, 48, 72)
     other_cards: bool = False
     take_over: bool = False
+    notice_ended: bool = True
+    notice_thanks: bool = False
     excluded_countries: tuple[str, ...] = ("IN",)
     gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
     windows: Mapping[str, Window] = field(default_factory=_windows)

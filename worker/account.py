@@ -91,7 +91,10 @@ def _retries(look: Look) -> Check:
     if not look.retried:
         return Check("Stripe's retries", ok=True, detail="none is planned for the open invoices")
     detail = f"{look.retried} of the newest open invoices will be charged by Stripe: they are observed, not charged"
-    advice = "turn retries off in Billing, Revenue recovery, and let the subscription be left past due"
+    advice = (
+        "turn retries off in Billing, Revenue recovery, and let the subscription be left past due, or set take_over "
+        "in the policy to retry them here"
+    )
     return Check("Stripe's retries", ok=True, detail=detail, advice=advice)
 
 

@@ -6,7 +6,7 @@ change the case is planned again, and ``due_at`` says when somebody has to look.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -25,6 +25,7 @@ from schedules import (
     Step,
     next_step,
 )
+from schedules.decide import last_word
 from schedules.steps import as_json, utc_text
 from worker.cards import Stored, choose, refreshed
 from worker.leases import lease_end
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 MONTH = timedelta(days=30)
 TOUCH = timedelta(days=7)
+LAST_NOTICES = {"cancel": "ended", "pause": "paused"}
 MOST_SUCCESSES = 6  # older paydays may be those of another employer
 
 
@@ -174,7 +176,7 @@ def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
 
 
 def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
-    """End the case once; what the merchant wants done about a lost one goes to the outbox."""
+    """End the case once; what the merchant wants done and said about it goes to the outbox."""
     ended = {
         "state": step.outcome,
         "closed_at": step.at,
@@ -188,6 +190,25 @@ def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     record(db, row.id, step.at, "closed", as_json(step))
     if step.outcome == "lost" and policy.ending not in ("leave", "release"):
         post(db, row, step.at, kind="ending", name=policy.ending, due_at=step.at)
+    if step.outcome == "lost" and row.subscription_id is not None and policy.notice_ended:
+        _say_last(db, row, LAST_NOTICES.get(policy.ending), policy, step.at)
+    if ended["recovered_by"] == "after_contact" and policy.notice_thanks:
+        _say_last(db, row, "thanks", policy, step.at)
+
+
+def _say_last(db: Connection, row: Row[Any], notice: str | None, policy: Policy, now: datetime) -> None:
+    """Put the last notice into the outbox, far from all others, from one that somebody says at this moment too.
+
+    Whoever speaks holds the customer's lock before any case's, so here it is tried and never waited for.
+    """
+    if notice is None:
+        return
+    alone = select(func.pg_try_advisory_xact_lock(func.hashtextextended(row.customer_id, 0)))
+    speaks = () if db.execute(alone).scalar_one() else (now,)
+    facts = facts_of(db, row, now)
+    at = last_word(replace(facts, customer_contacts=(*facts.customer_contacts, *speaks)), policy, now)
+    if at is not None:
+        post(db, row, at, kind="notice", name=notice, due_at=at)
 
 
 def means_of(db: Connection, row: Row[Any], at: datetime) -> str:
@@ -374,6 +395,16 @@ def let_go(db: Connection, case_id: int, token: UUID, not_before: datetime | Non
     if not_before is not None:
         free["due_at"] = func.greatest(cases.c.due_at, not_before)
     db.execute(update(cases).where(cases.c.id == case_id, cases.c.lease_token == token).values(**free))
+
+
+def retry(db: Connection, case_id: int, now: datetime) -> bool:
+    """Take up a case again that was set aside; False when it was not."""
+    free = {"quarantined_at": None, "claims": 0}
+    aside = cases.c.id == case_id, cases.c.quarantined_at.is_not(None), cases.c.closed_at.is_(None)
+    done = db.execute(update(cases).where(*aside).values(free)).rowcount == 1
+    if done:
+        record(db, case_id, now, "taken_up", {})
+    return done
 
 
 def record(db: Connection, case_id: int, at: datetime, what: str, detail: dict[str, Any]) -> None:

@@ -13,14 +13,15 @@ from sqlalchemy.exc import OperationalError
 
 from schedules import Policy, PolicyError
 from schedules.contradictions import contradictions
-from worker import database
+from worker import database, wording
 from worker.clock import machine_now
 from worker.logs import log
 from worker.models import MACHINE_NOW
+from worker.words import NotWritten, read_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from datetime import datetime
+    from datetime import date, datetime
 
     from worker.settings import Settings
 
@@ -159,6 +160,17 @@ def mail(settings: Settings) -> Check:
     if settings.mail_from == MAIL_FROM:
         return Check("mail", ok=True, detail=f"from {MAIL_FROM}", advice="set DUNNING_MAIL_FROM to an address of yours")
     return Check("mail", ok=True, detail="by SMTP")
+
+
+def notices(settings: Settings, policy: Policy, today: date) -> Check:
+    """Tell whether every notice can be written."""
+    try:
+        wording.check(wording.Letterhead.from_settings(settings), policy, today)
+    except NotWritten as error:
+        advice = "mend the file, or the ladder of the policy; the worker does not start with it"
+        return Check("notices", ok=False, detail=str(error), advice=advice)
+    said = ", ".join(wording.names(policy))
+    return Check("notices", ok=True, detail=f"{said}: in {len(read_words(settings.templates))} languages")
 
 
 def webhook_secret(settings: Settings) -> Check:

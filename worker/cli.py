@@ -34,29 +34,42 @@ from worker import (
     eventfile,
     inbox,
     logs,
+    notice_cli,
     operations,
     plans,
     report_view,
     stops,
     tasks,
     watch,
+    wording,
 )
+from worker.cases import retry
 from worker.doctor import examine
 from worker.embedded_site import EmbeddedError
 from worker.installation import as_json, installation, show
+from worker.locales import money
 from worker.models import OPEN_STATES, OUTCOMES, cases, history
-from worker.notices import money
 from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
 from worker.settings import SettingsError, load_settings
 from worker.stripe_gateway import GatewayError, StripeGateway
+from worker.wording import Letterhead
+from worker.words import NotWritten
 
 if TYPE_CHECKING:
     from sqlalchemy import Row
 
 MANY = 20
 MOST_ENDS, MINUTE = 5, 60
-EXPECTED = (SettingsError, PolicyError, EmbeddedError, database.MigrationMissing, checks.NotReady, GatewayError)
+EXPECTED = (
+    SettingsError,
+    PolicyError,
+    EmbeddedError,
+    NotWritten,
+    database.MigrationMissing,
+    checks.NotReady,
+    GatewayError,
+)
 
 
 class Clean(click.Group):
@@ -81,7 +94,7 @@ def main() -> None:
     logs.set_up()
 
 
-for operation in operations.COMMANDS:
+for operation in (*operations.COMMANDS, notice_cli.notice):
     main.add_command(operation)
 
 
@@ -285,9 +298,9 @@ def case_list(state: str | None, as_json: bool) -> None:
         return
     table = Table("case", "payment", "state", "amount", "due", "next step", box=None)
     for one in told:
-        table.add_row(
-            *(str(one[key] or "") for key in ("case_id", "payment_id", "state", "amount", "due_at", "next_step"))
-        )
+        state = "quarantined" if one["quarantined"] else one["state"]
+        shown = (one["case_id"], one["payment_id"], state, one["amount"], one["due_at"], one["next_step"])
+        table.add_row(*(str(each or "") for each in shown))
     Console().print(table if told else "No cases.")
 
 
@@ -297,6 +310,7 @@ def _case(row: Row[Any]) -> dict[str, Any]:
         "payment_id": row.payment_id,
         "customer_id": row.customer_id,
         "state": row.state,
+        "quarantined": row.quarantined_at is not None,
         "amount": money(row.amount_minor, row.currency),
         "amount_minor": row.amount_minor,
         "currency": row.currency,
@@ -305,6 +319,18 @@ def _case(row: Row[Any]) -> dict[str, Any]:
         "next_step": row.step["step"] if row.step else None,
         "recovered_by": row.recovered_by,
     }
+
+
+@case.command("retry")
+@click.argument("case_id", type=int)
+@as_json
+def case_retry(case_id: int, as_json: bool) -> None:
+    """Take up a case again that was set aside because it ended its worker three times in a row."""
+    with installation(), app.engine().begin() as connection:
+        if not retry(connection, case_id, app.now()):
+            msg = f"no case {case_id} that was set aside"
+            raise click.ClickException(msg)
+    show({"case_id": case_id, "quarantined": False}) if as_json else click.echo(f"case {case_id} is taken up again")
 
 
 @case.command("show")
@@ -368,11 +394,16 @@ def worker(concurrency: int) -> None:
     """Run one worker: Celery, doing what is due."""
     with installation():
         checks.refuse_to_start(app.engine(), load_settings())
-        app.policy()
+        _check_words()
         app.gateway()
         app.celery_app.worker_main(
             ["worker", f"--concurrency={concurrency}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
         )
+
+
+def _check_words() -> None:
+    """Refuse to start with a policy, a template or words that cannot be used."""
+    wording.check(Letterhead.from_settings(load_settings()), app.policy(), app.now().date())
 
 
 @main.command()
@@ -430,17 +461,18 @@ def _listen(host: str, port: int) -> socket.socket:
 @click.option(
     "--days", default=45, show_default=True, type=click.IntRange(29, 365), help="How long the practice lasts."
 )
+@click.option("--mode", default="live", show_default=True, type=click.Choice(["observe", "live"]), help="DUNNING_MODE.")
 @as_json
-def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
+def demo(seed: int, payments: int, days: int, mode: str, as_json: bool) -> None:
     """Practise: failing subscriptions against a practice bank, a month in a minute, with every part real."""
     from worker import demo as practice
     from worker.demo_view import tell
 
     try:
-        result = practice.run(practice.Practice(seed, payments, days), quiet=as_json)
+        result = practice.run(practice.Practice(seed, payments, days, mode), quiet=as_json)
     except practice.Stuck as error:
         raise click.ClickException(str(error)) from None
-    show(result.as_json()) if as_json else tell(result.report, result.bank, result.seconds)
+    show(result.as_json()) if as_json else tell(result)
     if result.broken:
         raise click.exceptions.Exit(1)
 
@@ -450,7 +482,7 @@ def demo(seed: int, payments: int, days: int, as_json: bool) -> None:
 @click.option("--port", default=8000, show_default=True)
 def up(host: str, port: int) -> None:
     """Run all roles of one machine: worker, beat and web, restarted when one of them ends."""
-    app.policy()
+    _check_words()
     StripeGateway.from_settings(load_settings())
     with installation(migrate=True), Roles({}) as roles:
         checks.refuse_to_start(app.engine(), load_settings())

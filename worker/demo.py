@@ -52,11 +52,12 @@ class Stuck(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Practice:
-    """What to play: the seed of the world, how many renewals fail, over how many days."""
+    """What to play: the seed of the world, how many renewals fail, over how many days, and in which mode."""
 
     seed: int
     payments: int
     days: int
+    mode: str = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class Result:
         """The promises that the bank's ledger shows broken, with how often."""
         checks = {name: self.bank[name] for name in ("double_charges", "off_hours")}
         checks["unfinished"] = self.report.unfinished
+        checks["writes"] = self.bank["writes"] if self.practice.mode == "observe" else 0
         return {name: count for name, count in checks.items() if count}
 
     def as_json(self) -> dict[str, Any]:
@@ -223,7 +225,7 @@ def _set_up(stack: ExitStack, folder: Path, practice: Practice) -> Driver:
         "DUNNING_STRIPE_API_BASE": bank,
         "DUNNING_STRIPE_WEBHOOK_SECRET": secret,
         "DUNNING_CLOCK_FILE": str(clock),
-        "DUNNING_MODE": "live",
+        "DUNNING_MODE": practice.mode,
         "DUNNING_CONNECT_SECONDS": "2",
         "DUNNING_READ_SECONDS": "5",
         "DUNNING_REQUESTS_PER_SECOND": "100",

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -17,6 +17,9 @@ from sqlalchemy import Engine
 from worker import report_view
 from worker.models import OUTCOMES
 from worker.report import MEANS, Report, make_report
+
+if TYPE_CHECKING:
+    from worker.demo import Result
 
 
 @contextmanager
@@ -82,16 +85,19 @@ def _colour(state: str) -> str:
     return {"recovered": "green", "lost": "red", "contacting": "yellow", "silent": "blue"}.get(state, "white")
 
 
-def tell(report: Report, bank: dict[str, Any], seconds: float) -> None:
+def tell(result: Result) -> None:
     """Print the report of a practice, and the checks as the bank's ledger answers them."""
+    report, bank = result.report, result.bank
     report_view.tell(report)
     console = Console()
     own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
     console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False, soft_wrap=True)
     console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False, soft_wrap=True)
+    if result.practice.mode == "observe":
+        console.print(_verdict("requests that write", bank["writes"]), highlight=False, soft_wrap=True)
     if unfinished := report.unfinished:
         console.print(_verdict("cases not finished", unfinished), highlight=False)
-    console.print(f"played in {seconds:.0f} s")
+    console.print(f"played in {result.seconds:.0f} s")
 
 
 def _verdict(what: str, count: int) -> str:

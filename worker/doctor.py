@@ -53,7 +53,8 @@ def examine(engine: Engine, settings: Settings, now: datetime) -> Examined:
         unknown.extend(unknown_codes(engine, policy, now))
         return [_told(each) for each in unknown]
 
-    found = [checks.mode(settings), *of_policy, checks.mail(settings), *schema]
+    found = [checks.mode(settings), *of_policy, checks.mail(settings)]
+    found += [checks.notices(settings, policy, now.date()), *schema]
     if schema[0].ok:
         found += carefully("clock of the database", lambda: [checks.database_clock(engine, machine_now)])
     found += carefully("broker", lambda: [checks.broker(settings.broker_url or "")])

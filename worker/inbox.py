@@ -269,9 +269,10 @@ def failed_charge(event: Event) -> FailedCharge:
 
 
 def _subscription_id(invoice: Mapping[str, Any]) -> str | None:
-    parent = (invoice.get("parent") or {}).get("subscription_details") or {}
-    found = parent.get("subscription") or invoice.get("subscription")
-    return found.get("id") if isinstance(found, dict) else found
+    parent = invoice.get("parent")
+    details = parent.get("subscription_details") if isinstance(parent, dict) else None
+    holder = details if isinstance(details, dict) and details.get("subscription") else invoice
+    return _text(holder, "subscription", "invoice") if holder.get("subscription") else None
 
 
 def keep(db: Connection, batch: list[Event]) -> set[str]:

@@ -12,28 +12,29 @@ import ssl
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from decimal import Decimal
+from email.headerregistry import Address
 from email.message import EmailMessage
-from functools import lru_cache
+from email.utils import parseaddr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from babel.numbers import format_currency, get_currency_precision
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from sqlalchemy import Row, Select, and_, case, func, or_, select, update
 
+from schedules.places import place_of
 from worker.cases import record
 from worker.failpoints import failpoint
 from worker.models import OPEN_STATES, attempts, cases, outbox
-from worker.readings import is_intent
 from worker.stripe_gateway import GatewayError, NoAccess, Unavailable
+from worker.wording import Bill, Letter, Letterhead, compose
+from worker.words import NotWritten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from datetime import datetime
 
+    from schedules import Policy
     from worker.charging import Desk
     from worker.readings import Reading
 
@@ -41,6 +42,12 @@ MOST_TRIES = 8
 UNCERTAIN = "uncertain: handed over once, perhaps delivered"
 OVER = "the case has ended"
 OBSERVED = "observe mode sends nothing"
+# Notices about a case that is over: its state, and what the provider has to show for them to be true.
+LAST_WORDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
+    "ended": ("lost", ("canceled", "lapsed")),
+    "paused": ("lost", (None,)),
+    "thanks": ("recovered", ("paid",)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +57,7 @@ class Mailbox:
     sender: str
     folder: Path
     smtp_url: str | None = field(default=None, repr=False)
+    letterhead: Letterhead = field(default_factory=Letterhead)
 
     def send(self, message: EmailMessage, key: str) -> None:
         """Hand one message over; raise ``OSError`` or ``smtplib.SMTPException`` when it was not taken."""
@@ -98,7 +106,17 @@ class Item:
     @property
     def is_open(self) -> bool:
         """Whether there is still something to say, as far as we know."""
+        if self.row.name in LAST_WORDS:
+            return bool(self.case.state == LAST_WORDS[self.row.name][0])
         return self.case.state in OPEN_STATES and self.case.ended is None
+
+    def is_true(self, reading: Reading) -> bool:
+        """Whether the provider shows what the notice says; raise ``NotWritten`` when that is still to come."""
+        if self.row.name == "ended" and reading.ended is None:
+            msg = "the subscription has not ended yet"
+            raise NotWritten(msg)
+        shows: tuple[str | None, ...] = LAST_WORDS[self.row.name][1] if self.row.name in LAST_WORDS else (None,)
+        return reading.ended in shows
 
 
 def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
@@ -109,7 +127,7 @@ def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     try:
         errors = _carry_out(desk, mailbox, items)
     except Exception as error:
-        why = str(error) if isinstance(error, GatewayError) else type(error).__name__
+        why = str(error) if isinstance(error, GatewayError | NotWritten) else type(error).__name__
         _settle(desk, items, [why] * len(items), _later(desk, items[0].row.tries, error))
         raise
     _settle(desk, items, errors)
@@ -165,22 +183,33 @@ def _carry_out(desk: Desk, mailbox: Mailbox, items: list[Item]) -> list[str | No
 def _hand_over(desk: Desk, mailbox: Mailbox, items: list[Item], key: str) -> list[str | None]:
     """Send the notice for the items of which the provider says that something is left to say, if there are any."""
     read = ((item, desk.gateway.read(item.case.payment_id, item.case.account)) for item in items if item.is_open)
-    told = ((item, _linked(desk, item.case, reading)) for item, reading in read if reading.ended is None)
-    left = {item.row.id: (item.row.name, reading) for item, reading in told}
+    left = {item.row.id: (item, reading) for item, reading in read if item.is_true(reading)}
     if left:
-        names, readings = zip(*left.values(), strict=True)
-        other_card = any(item.other_card for item in items if item.row.id in left)
-        mailbox.send(write(readings, names[0], mailbox.sender, key, other_card=other_card), key)
+        told = [bill_of(desk, item.case, reading, other_card=item.other_card) for item, reading in left.values()]
+        name = next(item.row.name for item, _ in left.values())
+        mailbox.send(write(mailbox, name, told, desk.policy, key), key)
         failpoint("after_mail")
     return [None if item.row.id in left else OVER for item in items]
 
 
-def _linked(desk: Desk, case: Row[Any], reading: Reading) -> Reading:
-    """Have the notice lead to our own link, where there is one, instead of the provider's page."""
-    if desk.links is None:
-        return reading
+def bill_of(desk: Desk, case: Row[Any], reading: Reading, *, other_card: bool = False) -> Bill:
+    """Return what a notice tells of a case. It leads to our own link, where there is one, else to the provider's page.
+
+    The last day to pay is the last whole one before the deadline; days are those of the customer's own calendar. Of an
+    invoice that is over nothing remains, so the case tells the amount.
+    """
     deadline = case.failed_at + timedelta(days=desk.policy.deadline_days)
-    return replace(reading, link=desk.links.to_pay(case.id, deadline))
+    [zone, *_] = place_of(case.card.get("country"), case.time_zone or reading.time_zone).zones
+    charged = case.due_at if case.step is not None and case.step["step"] == "charge" else None
+    link = desk.links.to_pay(case.id, deadline) if desk.links else reading.link
+    amount = reading.amount_minor if reading.ended is None else case.amount_minor
+    return Bill(
+        reading=replace(reading, link=link, amount_minor=amount),
+        locale=reading.locale or case.locale,
+        next_charge=charged.astimezone(zone).date() if charged else None,
+        pay_by=max(deadline - timedelta(days=1), desk.now).astimezone(zone).date(),
+        other_card=other_card,
+    )
 
 
 def _later(desk: Desk, tries: int, error: Exception) -> datetime | None:
@@ -206,51 +235,27 @@ def _settle(desk: Desk, items: list[Item], errors: list[str | None], later: date
             record(db, item.case.id, desk.now, "delivered" if error is None else "not_delivered", told)
 
 
-def write(readings: Sequence[Reading], name: str, sender: str, key: str, *, other_card: bool = False) -> EmailMessage:
-    """Return one notice about one or several invoices of a customer as a message.
-
-    Its words never say more of the refusal than that the payment failed.
-    """
-    if readings[0].email is None:
+def write(mailbox: Mailbox, name: str, bills: Sequence[Bill], policy: Policy, key: str) -> EmailMessage:
+    """Return one notice about one or several payments of a customer as a message; raise ``NotWritten`` if it cannot."""
+    address = bills[0].reading.email
+    if address is None:
         msg = "the customer has no e-mail address"
-        raise LookupError(msg)
-    text = _templates().get_template(f"{name}.txt.j2")
-    words = {**_words(readings), "other_card": other_card}
-    module = text.make_module(words)
-    mail = EmailMessage()
-    mail["From"], mail["To"], mail["Subject"] = sender, readings[0].email, module.subject.strip()  # type: ignore[attr-defined]
-    mail["Message-ID"] = f"<{key}@dunning>"
-    for reading in readings:
-        mail["X-Dunning-Payment"] = reading.payment_id
+        raise NotWritten(msg)
+    mail = addressed(mailbox, compose(name, bills, policy, mailbox.letterhead), address, key)
+    for bill in bills:
+        mail["X-Dunning-Payment"] = bill.reading.payment_id
     mail["X-Dunning-Notice"] = name
-    mail.set_content(text.render(words).strip() + "\n")
     return mail
 
 
-def _words(readings: Sequence[Reading]) -> dict[str, Any]:
-    """Return what the templates may use: ``amount`` tells all of them in a row, ``payments`` has each with its link.
-
-    ``subscription``: all of them are for one; a payment intent without an invoice is for none.
-    """
-    amounts = [money(each.amount_minor, each.currency) for each in readings]
-    *others, last = amounts
-    brands = {each.card.brand for each in readings}
-    return {
-        "amount": f"{', '.join(others)} and {last}" if others else last,
-        "payments": [{"amount": a, "link": each.link} for a, each in zip(amounts, readings, strict=True)],
-        "several": bool(others),
-        "subscription": not any(is_intent(each.payment_id) for each in readings),
-        "brand": brands.pop() if len(brands) == 1 else None,
-    }
-
-
-@lru_cache(maxsize=1)
-def _templates() -> Environment:
-    # Plain text only: there is nothing to escape.
-    return Environment(loader=PackageLoader("worker", "templates"), undefined=StrictUndefined, autoescape=False)  # noqa: S701
-
-
-def money(amount_minor: int, currency: str, locale: str = "en") -> str:
-    """Return an amount of minor units as people write it; a yen has no minor unit, a dinar has a thousand."""
-    digits = get_currency_precision(currency.upper())
-    return format_currency(Decimal(amount_minor).scaleb(-digits), currency.upper(), locale=locale)
+def addressed(mailbox: Mailbox, letter: Letter, address: str, key: str) -> EmailMessage:
+    """Return a letter as a message to somebody, in plain text and in HTML."""
+    mail, shop = EmailMessage(), mailbox.letterhead
+    mail["From"] = Address(shop.name, addr_spec=parseaddr(mailbox.sender)[1]) if shop.name else mailbox.sender
+    mail["To"], mail["Subject"], mail["Message-ID"] = address, letter.subject, f"<{key}@dunning>"
+    if shop.reply_to:
+        mail["Reply-To"] = shop.reply_to
+    mail.set_content(letter.text)
+    mail.add_alternative(letter.html, subtype="html")
+    mail["Content-Language"] = letter.tag  # what was set before belongs to the text alone
+    return mail

@@ -6,6 +6,7 @@ few without which there is no invoice. A payment intent that no invoice asked fo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from schedules.places import COUNTRY_OF_ZONE
 from schedules.regions import zone_of_address
 from worker.cards import Stored
 
+PRICED = re.compile("^1 \N{MULTIPLICATION SIGN} | [(]at [^()]*[)]$")
 IN_FLIGHT = ("processing", "requires_action", "requires_capture")
 
 
@@ -29,6 +31,7 @@ class Reading:
     """What the provider shows of one invoice or one-off payment intent, and of its cards, at this instant.
 
     ``card`` and ``method_id`` are what the provider would charge by itself, ``others`` what else the customer stored.
+    ``product`` is what the payment is for, in the words of its lines.
     """
 
     payment_id: str
@@ -51,6 +54,7 @@ class Reading:
     charged_at: datetime | None = None
     intent_id: str | None = None
     others: tuple[Stored, ...] = ()
+    product: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +137,7 @@ def read_intent(intent: dict[str, Any], methods: Sequence[dict[str, Any]] = ()) 
             "status": _billed(intent),
             "amount_remaining": intent["amount"] - (intent.get("amount_received") or 0),
             "customer_email": intent.get("receipt_email"),
+            "lines": {"data": [{"description": intent.get("description")}]},
         }
         return _reading(bill, intent, _distinct(default, _own_method(intent)), methods)
 
@@ -264,7 +269,15 @@ def _reading(
             *(Stored(each["id"], card_of(each)) for each in defaults),
             *(Stored(each["id"], card_of(each), backup=True) for each in backups),
         ),
+        product=_product(_expanded(invoice.get("lines")).get("data")),
     )
+
+
+def _product(lines: Any) -> str | None:
+    """Return what the lines of an invoice are for, without the number and the price that Stripe writes around it."""
+    shown = (line.get("description") for line in map(_expanded, lines if isinstance(lines, list) else ()))
+    names = (PRICED.sub("", each).strip() for each in shown if isinstance(each, str))
+    return ", ".join(dict.fromkeys(filter(None, names))) or None
 
 
 def _time_zone(customer: dict[str, Any], method: dict[str, Any]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from worker.notices import money
+from worker.locales import money
 from worker.report import MEANS, Report
 
 TITLES = {

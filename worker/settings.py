@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from email.utils import parseaddr
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "DUNNING_"
 LEAST_SECRET = 32
 LONGEST_WAIT = 5.0  # seconds that a request to the provider may wait for its turn
+COLOUR = re.compile("#[0-9a-fA-F]{6}")
 LINK_BASE = re.compile(r"(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost)(:\d+)?)(/[^\s?#]*)?")
 
 
@@ -42,6 +44,14 @@ class Settings(BaseSettings):
     )
     smtp_url: SecretStr | None = Field(None, description="smtp://user:password@host:port; unset: kept as .eml files")
     mail_from: str = Field("billing@localhost", description="Sender address of the notices")
+    mail_reply_to: str | None = Field(None, description="Where customers' answers go; unset: to the sender")
+    merchant_name: str | None = Field(
+        None, description="Who writes to the customers; unset: the name in the sender's address"
+    )
+    merchant_colour: str = Field("#1d4ed8", description="Colour of the button in notices and pages, as #rrggbb")
+    templates: Path | None = Field(
+        None, description="Folder of own templates and words, laid over ours; see docs/notices.md"
+    )
     public_url: str | None = Field(
         None, description="https address under which customers reach `dunning web`; unset: notices link to Stripe"
     )
@@ -76,6 +86,30 @@ class Settings(BaseSettings):
             msg = "expected https://host, with a path or without"
             raise ValueError(msg)
         return value.rstrip("/") if value else value
+
+    @field_validator("mail_reply_to")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is not None and ("@" not in parseaddr(value)[1] or not value.isprintable()):
+            msg = "expected an e-mail address"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("merchant_name")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is not None and not value.isprintable():
+            msg = "expected one line of text"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("merchant_colour")
+    @classmethod
+    def _colour(cls, value: str) -> str:
+        if not COLOUR.fullmatch(value):
+            msg = "expected a colour as #rrggbb"
+            raise ValueError(msg)
+        return value
 
     @field_validator("link_secret")
     @classmethod

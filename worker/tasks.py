@@ -16,6 +16,7 @@ from worker.links import Links
 from worker.logs import log
 from worker.settings import load_settings
 from worker.stripe_gateway import GatewayError
+from worker.wording import Letterhead
 
 
 def desk() -> Desk:
@@ -36,7 +37,8 @@ def mailbox() -> notices.Mailbox:
     """Return where this installation's notices go."""
     settings = load_settings()
     smtp_url = settings.smtp_url.get_secret_value() if settings.smtp_url else None
-    return notices.Mailbox(settings.mail_from, settings.home / "notices", smtp_url)
+    letterhead = Letterhead.from_settings(settings)
+    return notices.Mailbox(settings.mail_from, settings.home / "notices", smtp_url, letterhead)
 
 
 @celery_app.task(name="dunning.tick")  # type: ignore[untyped-decorator]  # celery has no types

@@ -106,6 +106,7 @@ def test_a_reading_shows_the_open_invoice_its_card_and_the_whole_evidence(bank_o
         locale="en-US",
         charged_at=FAILED_AT,
         intent_id="pi_1",
+        product="1 month of Practice Shop",
     )
     assert str(reading.email).endswith(".1@customer.example")
 

@@ -77,6 +77,7 @@ def test_a_reading_shows_the_intent_its_method_and_the_whole_evidence(bank_of: B
         locale="en-US",
         charged_at=FAILED_AT,
         intent_id="pi_9",
+        product="One-off payment",
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from schedules import Charge, Close, Contact, Decline, Facts, Policy, Refresh, Step, Wait, next_step, plan_ahead
 from schedules.budgets import Limit
+from schedules.decide import last_word
 from schedules.policy import Rung
 from tests.schedules.builders import DAY, FAILED, HOUR, MINUTE, attempt, berlin, card, declined, facts, payment
 
@@ -187,6 +188,26 @@ def test_the_card_is_read_again_after_every_failure(code: str) -> None:
     assert decide(facts(code, refreshed_at=None)) == Refresh(FAILED + HOUR)
     assert decide(facts(code, refreshed_at=FAILED - MINUTE)) == Refresh(FAILED + HOUR)
     assert decide(facts(code, attempts=(attempt(code=code),)), now) == Refresh(now)
+
+
+def test_the_first_notice_asks_for_a_confirmation_where_the_bank_wants_the_payer() -> None:
+    """The ladder goes on as ever; of another customer action the first notice is the usual one."""
+    said = [step.notice for step in calendar("authentication_required") if isinstance(step, Contact)]
+    assert said == ["authentication", "reminder", "second_reminder", "last_chance"]
+    first = next(step for step in calendar("invalid_account") if isinstance(step, Contact))
+    assert first.notice == "first"
+
+
+def test_the_last_word_waits_for_daylight_for_another_day_and_for_the_cool_down() -> None:
+    """An hour after the end at the earliest; a cool-down shorter than a day does not bring it to a day of a notice."""
+    quiet = Policy(spread_minutes=0, cooldown_hours=1)
+    by_night = last_word(facts(), quiet, berlin(10, 3))
+    assert by_night is not None
+    assert berlin(10, 9, 5) <= by_night < berlin(10, 20)
+    assert last_word(facts(), quiet, berlin(10, 12)) == berlin(10, 13)
+    told_before = facts(customer_contacts=(berlin(10, 11),))
+    assert last_word(told_before, quiet, berlin(10, 12)) == berlin(11, 11)
+    assert last_word(told_before, replace(quiet, cooldown_hours=48), berlin(10, 12)) == berlin(12, 11)
 
 
 @pytest.mark.parametrize("code", ["insufficient_funds", "expired_card", "authentication_required", "lost_card"])

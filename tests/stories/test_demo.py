@@ -36,8 +36,8 @@ def start(home: Path) -> Iterator[Start]:
     """Return a function that starts a demo in a process group of its own; what is left of it is killed."""
     running: list[subprocess.Popen[str]] = []
 
-    def begin(payments: int = PAYMENTS) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "worker.cli", "demo", f"--payments={payments}", "--seed=1", "--json"]
+    def begin(payments: int = PAYMENTS, *more: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "worker.cli", "demo", f"--payments={payments}", "--seed=1", "--json", *more]
         process = subprocess.Popen(
             command,
             stdout=subprocess.PIPE,
@@ -124,6 +124,13 @@ def test_a_demo_charges_nobody_twice_and_never_at_night(start: Start) -> None:
     result = result_of(start())
     assert_kept(result, PAYMENTS)
     assert result["restarts"] == 0
+
+
+def test_a_demo_in_observe_mode_writes_nothing_to_the_bank(start: Start) -> None:
+    """It plans and measures to the end; what comes back, customers and the card updater brought."""
+    result = result_of(start(PAYMENTS, "--mode=observe"))
+    assert (result["bank"]["writes"], result["broken"], result["notices"]) == (0, {}, 0)
+    assert result["cases"] == PAYMENTS
 
 
 def test_a_demo_whose_worker_is_killed_loses_nothing_and_charges_nobody_twice(start: Start, home: Path) -> None:

@@ -138,7 +138,7 @@ def test_when_nobody_answers_the_case_is_lost_at_its_deadline_and_ends_the_subsc
         19: ["notice second_reminder"],
         24: ["notice last_chance"],
         25: ["charge: insufficient_funds"],
-        28: ["lost", "DELETE /v1/subscriptions/sub_1 200"],
+        28: ["notice ended", "lost", "DELETE /v1/subscriptions/sub_1 200"],
     }
     assert within(month.charged_at(), time(6, 5), time(20, 55))
     assert all(time(9) <= at.astimezone(month.charged_at()[0].tzinfo).time() <= time(20) for at in month.mailed)
@@ -146,21 +146,21 @@ def test_when_nobody_answers_the_case_is_lost_at_its_deadline_and_ends_the_subsc
 
 
 @pytest.mark.parametrize(
-    ("ending", "outcome", "asked"),
+    ("ending", "outcome", "asked", "said"),
     [
-        ("leave", "lost", None),
-        ("release", "released", None),
-        ("cancel", "lost", "DELETE /v1/subscriptions/sub_1"),
-        ("mark_uncollectible", "lost", "POST /v1/invoices/in_1/mark_uncollectible"),
-        ("pause", "lost", "POST /v1/subscriptions/sub_1"),
+        ("leave", "lost", None, []),
+        ("release", "released", None, []),
+        ("cancel", "lost", "DELETE /v1/subscriptions/sub_1", ["notice ended"]),
+        ("mark_uncollectible", "lost", "POST /v1/invoices/in_1/mark_uncollectible", []),
+        ("pause", "lost", "POST /v1/subscriptions/sub_1", ["notice paused"]),
     ],
 )
 def test_each_ending_is_carried_out_at_the_deadline_and_written_down(
-    play: Play, ending: str, outcome: str, asked: str | None
+    play: Play, ending: str, outcome: str, asked: str | None, said: list[str]
 ) -> None:
-    """Only what the policy says is asked of the provider, once, and the history of the case tells it."""
+    """Only what the policy says is asked of the provider, once; the history of the case tells it, and a notice."""
     month = play(Scripted((a_payment(decline=LOST),)), policy=replace(Policy.default(), ending=ending))
-    assert month.diary()[28] == [outcome, *([f"{asked} 200"] if asked else [])]
+    assert month.diary()[28] == [*said, outcome, *([f"{asked} 200"] if asked else [])]
     assert len(month.record.writes()) == bool(asked)
     with month.engine.connect() as db:
         lines = db.execute(select(history.c.what, history.c.detail).order_by(history.c.id)).all()

@@ -11,6 +11,10 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.message import EmailMessage
+from email.policy import default
+from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -19,6 +23,7 @@ from sqlalchemy import Engine, Row, Text, cast, insert, select, text
 from schedules import Card, Decline, FailedPayment, Policy
 from worker.cases import open_case
 from worker.models import attempts, cases, history, metadata, outbox
+from worker.readings import Reading
 
 JSON = dict[str, Any]
 T = TypeVar("T")
@@ -110,6 +115,18 @@ def told(engine: Engine, case_id: int = 1) -> list[str]:
         )
 
 
+def mail_in(file: Path) -> EmailMessage:
+    """Return the message that a file holds."""
+    return message_from_bytes(file.read_bytes(), policy=default)
+
+
+def text_of(mail: EmailMessage, form: str = "plain") -> str:
+    """Return what a message says, in plain text or in HTML."""
+    body = mail.get_body((form,))
+    assert body is not None
+    return str(body.get_content())
+
+
 def everything(engine: Engine) -> str:
     """Return every row of every table as one text."""
     with engine.connect() as db:
@@ -199,6 +216,27 @@ def event(
         "type": kind,
     }
     return {**shown, **changes}
+
+
+def reading(**changes: Any) -> Reading:
+    """What the provider shows when a notice is written."""
+    blank: dict[str, Any] = dict.fromkeys(("ended", "method_id", "decline", "charge_id"))
+    failed = payment()
+    shown = Reading(
+        payment_id="in_1",
+        customer_id="cus_1",
+        amount_minor=1999,
+        currency="usd",
+        card=failed.card,
+        charged=failed.card,
+        in_flight=False,
+        waits_for_customer=False,
+        retried_by_provider=False,
+        email="ada@customer.example",
+        link="https://invoice.stripe.example/i/1",
+        **blank,
+    )
+    return replace(shown, **changes)
 
 
 def json_lines(*values: Any) -> bytes:

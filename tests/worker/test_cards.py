@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from email import message_from_bytes
 from pathlib import Path
 from uuid import UUID
 
@@ -21,10 +20,12 @@ from tests.worker.builders import (
     HOUR,
     LOST,
     START,
+    mail_in,
     one,
     opened,
     payment,
     sql,
+    text_of,
     the_attempts,
     the_case,
     told,
@@ -176,8 +177,7 @@ def test_the_notice_says_that_another_card_was_tried(serve: Serve, tmp_path: Pat
         street.go_on()
     carry_out(street, the_case(street.engine).due_at, tmp_path)
     [mail] = tmp_path.glob("*.eml")
-    text = message_from_bytes(mail.read_bytes()).get_payload()
-    assert "another card" in str(text)
+    assert "another card" in text_of(mail_in(mail))
 
 
 def test_an_unknown_outcome_is_asked_for_again_with_the_same_card(serve: Serve) -> None:

@@ -30,62 +30,6 @@ Done = subprocess.CompletedProcess[str]
 Run = Callable[..., Done]
 
 
-FORKING = """
-import json, os, sys, traceback
-from worker import cli
-for line in sys.stdin:
-    job = json.loads(line)
-    if pid := os.fork():
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-        continue
-    for number, mode in enumerate((os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)):
-        os.dup2(os.open(job["streams"][number], mode), number)
-    os.environ.update(job["environment"])
-    sys.stdin, code = open(0, closefd=False), 0
-    try:
-        cli.main(job["arguments"])
-    except SystemExit as end:
-        code = end.code
-    except BaseException:
-        traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    os._exit(code or 0)
-"""
-
-
-@pytest.fixture(scope="session")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Return a function that runs one command in a process of its own, forked from one that has imported it all."""
-    place = tmp_path_factory.mktemp("commands")
-    streams = [place / name for name in ("given", "output", "errors")]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("DUNNING_")}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", FORKING],
-        cwd=REPO,
-        env={**clean, "PYTHONPATH": str(REPO)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-    def run(*arguments: str, given: bytes = b"", **environment: str) -> Done:
-        for stream in streams:
-            stream.write_bytes(given if stream is streams[0] else b"")
-        job = {"arguments": arguments, "environment": environment, "streams": [str(stream) for stream in streams]}
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        parent.stdin.write(json.dumps(job) + "\n")
-        parent.stdin.flush()
-        code = int(parent.stdout.readline())
-        return subprocess.CompletedProcess(
-            arguments, code, streams[1].read_text("utf-8"), streams[2].read_text("utf-8")
-        )
-
-    with parent:
-        yield run
-
-
 def dunning(*arguments: str, given: bytes = b"", **environment: str) -> Done:
     """Run one command from the very start, as a shell does."""
     done = subprocess.run(
@@ -98,14 +42,6 @@ def dunning(*arguments: str, given: bytes = b"", **environment: str) -> Done:
         check=False,
     )
     return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
-
-
-@pytest.fixture
-def run(engine: Engine, running: Servers, commands: Run) -> Run:
-    """Return a function that runs a command on the tests' own servers; the database is empty."""
-    assert one(engine, "SELECT count(*) FROM cases") == 0
-    places = {"DUNNING_DATABASE_URL": running.database_url, "DUNNING_BROKER_URL": running.broker_url}
-    return lambda *arguments, **more: commands(*arguments, **{**places, **more})
 
 
 def failed(**changes: Any) -> dict[str, Any]:
@@ -342,6 +278,7 @@ def test_doctor_works_where_the_worker_would_not_start(run: Run, tmp_path: Path)
         "mode": "look",
         "policy": "FAIL",
         "mail": "look",
+        "notices": "ok",
         "database": "ok",
         "clock of the database": "ok",
         "broker": "ok",

@@ -72,6 +72,7 @@ def test_an_installation_in_order_has_nothing_to_do(engine: Engine, configured: 
         "mode",
         "policy",
         "mail",
+        "notices",
         "database",
         "clock of the database",
         "broker",

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine
 
-from tests.worker.builders import JSON, event, invoice, json_lines, old_invoice, one
+from tests.worker.builders import JSON, event, failed_charge, invoice, json_lines, old_invoice, one
 from worker.eventfile import Counts, ingest, read_values
 
 GOOD, LAST = event("evt_good"), event("evt_last")
@@ -92,6 +92,7 @@ def bad(subject: JSON | None = None, **changes: Any) -> bytes:
     return json.dumps(event("evt_bad", subject=subject, **changes)).encode()
 
 
+EXPIRED = {"payment_method_details": {"type": "card", "card": {"exp_month": "July"}}}
 BAD: dict[str, tuple[bytes, str]] = {
     "not JSON": (b"hello", "not JSON"),
     "truncated": (json.dumps(GOOD).encode()[:60], "not JSON"),
@@ -106,6 +107,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "no object": (bad(data={"object": "in_1"}), "without a valid 'data.object'"),
     "unknown currency": (bad(invoice(currency="xxq")), "unknown 'currency': 'xxq'"),
     "no currency": (bad(invoice(currency=None)), "unknown 'currency': None"),
+    "a subscription that is a list": (bad(old_invoice(subscription=[{}])), "without a valid 'subscription'"),
+    "a code that is a list": (bad(old_invoice(charge=failed_charge(failure_code=[[]], outcome={}))), "valid 'code'"),
+    "a month that is a text": (bad(old_invoice(charge=failed_charge(**EXPIRED))), "valid 'exp_month'"),
+    "a depth of sixty": (bad(invoice(tax=json.loads("[" * 60 + "]" * 60))), "nested deeper than 50 levels"),
     "negative amount": (bad(invoice(amount_remaining=-1)), "wrong 'amount_remaining': -1"),
     "amount with a point": (bad(invoice(amount_remaining=19.99)), "wrong 'amount_remaining': 19.99"),
     "amount as text": (bad(invoice(amount_remaining="1999")), "wrong 'amount_remaining': '1999'"),

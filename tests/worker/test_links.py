@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,10 @@ from tests.worker.builders import (
     add_notice,
     event,
     everything,
+    mail_in,
     opened,
     payment,
+    text_of,
 )
 from worker import notices
 from worker.app import make_engine
@@ -216,6 +220,33 @@ def test_the_page_tells_shop_and_amount_and_has_one_button(shop: Open) -> None:
     assert 'name="viewport"' in answer.text
     for private in ("customer.example", "cus_1", "in_1", "sub_1", "mastercard", "New_York", "canary", "@"):
         assert private not in answer.text
+
+
+def test_the_pages_speak_the_customers_language_and_wear_the_merchants_colour(shop: Open, engine: Engine) -> None:
+    """The case knows the language; where no case is known, the browser does. The style is the only one allowed."""
+    street = shop(merchant_name="Åsa", merchant_colour="#ffd400")
+    change(engine, locale="pt-PT")
+    answer = street.ask()
+    assert ('<html lang="pt-BR">' in answer.text, "19,99\xa0US$" in answer.text) == (True, True)
+    assert "background: #ffd400; color: #000000" in answer.text
+    assert "Åsa" in answer.text
+    style = answer.text.partition("<style>")[2].partition("</style>")[0]
+    digest = b64encode(sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in answer.headers["Content-Security-Policy"]
+    headers = {"Accept-Language": "zh-HK,en;q=0.5"}
+    thanks = requests.get(f"{street.url}/pay/thanks", headers=headers, timeout=20)
+    assert "謝謝您" in thanks.text
+
+
+def test_a_broken_template_of_the_merchants_own_keeps_no_customer_from_paying(
+    shop: Open, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Our page is shown instead, in the merchant's colour, and the log tells why."""
+    (tmp_path / "page.html.j2").write_text("{{ tilte }}")
+    answer = shop(templates=tmp_path, merchant_colour="#ffd400").ask()
+    assert (answer.status_code, "Your payment of $19.99" in answer.text) == (200, True)
+    assert "#ffd400" in answer.text
+    assert "'tilte' is undefined" in caplog.text + "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
@@ -422,7 +453,7 @@ def letters(street: Bench, folder: Path) -> list[str]:
         due = claim_due(db, outbox, START, 10, 180)
     for number, token in due:
         notices.deliver(desk, Mailbox("billing@shop.example", folder), number, UUID(token))
-    return [file.read_text(encoding="utf-8").replace("=\n", "") for file in sorted(folder.glob("*.eml"))]
+    return [text_of(mail_in(file)) for file in sorted(folder.glob("*.eml"))]
 
 
 def test_each_invoice_of_a_notice_has_its_own_link(serve: Serve, engine: Engine, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -24,10 +23,12 @@ from tests.worker.builders import (
     add_notice,
     event,
     everything,
+    mail_in,
     one,
     opened,
     payment,
     sql,
+    text_of,
     the_attempts,
     the_case,
     told,
@@ -36,8 +37,9 @@ from worker import catchup, inbox
 from worker.eventfile import Counts
 from worker.leases import claim_due
 from worker.models import outbox
-from worker.notices import Mailbox, deliver, write
+from worker.notices import Mailbox, deliver
 from worker.practice.records import Method
+from worker.wording import Bill, Letterhead, compose
 
 FAILED, PAID, CANCELED = (f"payment_intent.{what}" for what in ("payment_failed", "succeeded", "canceled"))
 
@@ -98,8 +100,8 @@ def carry_out(street: Bench, now: Any, folder: Path) -> list[str]:
         due = claim_due(db, outbox, now, 100, 180)
     for number, token in due:
         deliver(street.desk(now), Mailbox("billing@shop.example", folder), number, UUID(token))
-    mails = [message_from_bytes(mail.read_bytes()) for mail in sorted(folder.glob("*.eml"))]
-    return [f"{mail['Subject']}\n{mail.get_payload()}" for mail in mails]
+    mails = [mail_in(file) for file in sorted(folder.glob("*.eml"))]
+    return [f"{mail['Subject']}\n{text_of(mail)}" for mail in mails]
 
 
 # Events
@@ -290,7 +292,8 @@ def test_a_renewal_is_still_called_a_subscription_payment(serve: Serve, tmp_path
     street = serve(Scripted([payment(decline=LOST), payment(2, payment_id="pi_2", subscription_id=None)]))
     opened(street.engine, payment(decline=LOST))
     street.work(START)
-    assert "your subscription payment of" in carry_out(street, START, tmp_path)[0]
-    readings = [street.desk(START).gateway.read(name) for name in ("in_1", "pi_2")]
-    both = write(readings, "reminder", "billing@shop.example", "k").get_content()
-    assert "your payments of $19.99 and $19.99 are still open" in both
+    assert "For: 1 month of Practice Shop" in carry_out(street, START, tmp_path)[0]
+    bills = [Bill(street.desk(START).gateway.read(name)) for name in ("in_1", "pi_2")]
+    told = [compose("reminder", some, Policy(ending="cancel"), Letterhead()) for some in (bills[:1], bills)]
+    assert ["your subscription will end" in each.text for each in told] == [True, False]
+    assert "your payments of $19.99 and $19.99 are still open" in told[1].subject

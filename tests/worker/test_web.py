@@ -284,7 +284,7 @@ def test_health_tells_what_waits(web: Web, engine: Engine) -> None:
     """With the database there it is 200 and counts; a due case and an unhandled event are seen."""
     watch.did(engine, "worker", watch.TICK)
     well = {"healthy": True, "live": True, "ready": True, "why": [], "stopped": [], "audit": None}
-    quiet = {**well, "events_waiting": 0, "cases_due": 0}
+    quiet = {**well, "events_waiting": 0, "cases_due": 0, "cases_quarantined": 0}
     quiet["provider"] = {"state": "closed", "since": None, "failures": 0}
     assert json.loads(web.ask("GET", "/healthz")[1]) == quiet
     web.send(BODY)
