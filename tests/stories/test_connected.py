@@ -26,7 +26,7 @@ def test_everything_about_a_connected_accounts_case_is_asked_of_that_account(pla
     assert all(each.status in (200, 402) for each in asked)
     assert len(month.charges) == 6
     assert len(month.mailed) == len(policy.ladder) + 1, "and the last word"
-    assert month.diary()[28] == ["lost", "DELETE /v1/subscriptions/sub_1 200"]
+    assert month.diary()[28] == ["notice ended", "lost", "DELETE /v1/subscriptions/sub_1 200"]
 
 
 def test_cases_of_several_accounts_go_their_own_ways_side_by_side(play: Play) -> None:
