@@ -13,13 +13,15 @@ from schedules.case import Case, case_of
 from schedules.charges import next_charge
 from schedules.declines import DeclineClass
 from schedules.facts import Facts, hours
-from schedules.places import COUNTRY_OF_ZONE, place_of
-from schedules.policy import Policy
+from schedules.hours import next_open
+from schedules.places import COUNTRY_OF_ZONE, Place, place_of
+from schedules.policy import CHANNELS, Policy
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
 
 LOOK_AGAIN = timedelta(days=1)
 AUTHENTICATION = "authentication"  # says what the first notice says, where the bank asks for the payer
 SETTLED, ANOTHER_DAY = timedelta(hours=1), timedelta(days=1)  # until then the ending has been carried out
+WEEK = timedelta(days=7)
 OUTCOMES = {"paid": "recovered", "canceled": "canceled", "voided": "released", "disputed": "released", "lapsed": "lost"}
 
 
@@ -103,12 +105,29 @@ def _asks_the_payer(case: Case) -> bool:
 
 
 def _in_daylight(case: Case, since: datetime, apart: timedelta) -> datetime | None:
-    """Return the first instant in the customer's hours that is so far apart from every notice to the customer."""
-    payment = case.facts.payment
-    # The customer's own zone, wherever the card is from; without one, the hours of the card's whole country.
-    place = place_of(None if payment.time_zone in COUNTRY_OF_ZONE else case.place.country, payment.time_zone)
-    cooled = (at + apart for at in case.facts.customer_contacts)
-    return case.slot(max((since, *cooled)), case.policy.windows["contact"], place, "contact")
+    """Return the first instant in the customer's hours that is so far apart from every notice to the customer.
+
+    Of the last seven days no more than the policy's number of notices may be there yet.
+    """
+    told, most = sorted(set(case.facts.customer_contacts)), case.policy.contacts_per_week
+    cooled = (at + apart for at in told)
+    rare = [told[-most] + WEEK] if len(told) >= most else []
+    return case.slot(max((since, *cooled, *rare)), case.policy.windows["contact"], _home(case), "contact")
+
+
+def _home(case: Case) -> Place:
+    """Return the customer's own zone, wherever the card is from; without one, the card's whole country."""
+    zone = case.facts.payment.time_zone
+    return place_of(COUNTRY_OF_ZONE.get(zone or "", case.place.country), zone)
+
+
+def may_speak(facts: Facts, policy: Policy, now: datetime, channel: str) -> datetime | None:
+    """Return ``now``, or the next instant (UTC) at which a notice may reach the customer by this channel.
+
+    None when that has no hour within 40 days. Raises ``ValueError`` when ``now`` has no time zone.
+    """
+    case = case_of(facts, policy, now)
+    return next_open(case.now, policy.windows[CHANNELS[channel]], _home(case), case.fraction(channel))
 
 
 def last_word(facts: Facts, policy: Policy, now: datetime) -> datetime | None:

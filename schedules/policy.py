@@ -7,7 +7,7 @@ unknown key, wrong type or impossible value is refused by its full name.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from datetime import date, time, timedelta
@@ -23,7 +23,10 @@ ENDINGS = ("leave", "cancel", "mark_uncollectible", "pause", "release")
 GAPS = ("retry_later", "retry_soon")
 T = TypeVar("T")
 NIGHT = "00:30 to 06:00 is night, when nobody is charged or written to: no window may reach into it"
-WINDOWS = ("funds", "payday", "unexplained", "limit", "retry_soon", "new_credential", "contact")
+WINDOWS = ("funds", "payday", "unexplained", "limit", "retry_soon", "new_credential", "contact", "sms")
+# A channel of the notices, and the window it keeps.
+CHANNELS = {"mail": "contact", "sms": "sms", "app": "contact"}
+HOOKS = ("case.opened", "case.planned", "case.recovered", "case.lost", "case.canceled", "case.released")
 # What a TOML file calls the types of the fields; every other one is a table.
 WORDS = {
     int: "an integer",
@@ -93,7 +96,8 @@ def _windows() -> Mapping[str, Window]:
         "limit": Window(time(6), time(21)),
         "retry_soon": Window(time(6), time(22)),
         "new_credential": Window(time(6), time(22)),
-        "contact": Window(time(9), time(20)),
+        "contact": Window(time(9), time(20), business_days=True),
+        "sms": Window(time(10), time(17), business_days=True),
     }
 
 
@@ -138,6 +142,10 @@ class Policy:
     take_over: bool = False
     notice_ended: bool = True
     notice_thanks: bool = False
+    contacts_per_week: int = 2
+    optional: tuple[str, ...] = ("reminder", "second_reminder", "thanks")
+    channels: tuple[str, ...] = ("mail",)
+    hooks: tuple[str, ...] = ()
     excluded_countries: tuple[str, ...] = ("IN",)
     gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
     windows: Mapping[str, Window] = field(default_factory=_windows)
@@ -170,6 +178,9 @@ class Policy:
                 bool(strange),
                 f"unknown country {', '.join(strange)}, expected ISO codes such as IN",
             ),
+            ("contacts_per_week", not 1 <= self.contacts_per_week <= 7, "expected 1 to 7 notices"),
+            ("channels", not self.channels or _other_than(self.channels, CHANNELS), _some_of(CHANNELS)),
+            ("hooks", _other_than(self.hooks, HOOKS), _some_of(HOOKS)),
             ("budgets", any(brand != brand.lower() for brand in self.budgets), "expected brands in small letters"),
             ("ladder", _not_rising(days, 0, max(days, default=0)), "expected rising days of at least 0"),
             ("ladder", len(notices) < len(days) or "" in notices, "expected different notices, each with a name"),
@@ -205,6 +216,14 @@ class Policy:
         except (OSError, ValueError, TypeError) as error:
             msg = f"policy {path}: {error}"
             raise PolicyError(msg) from error
+
+
+def _other_than(chosen: Sequence[str], known: Iterable[str]) -> bool:
+    return len(set(chosen)) < len(chosen) or not set(chosen) <= set(known)
+
+
+def _some_of(known: Iterable[str]) -> str:
+    return f"expected some of {', '.join(known)}, each once"
 
 
 def _not_rising(numbers: Sequence[int], least: int, most: int) -> bool:

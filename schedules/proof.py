@@ -21,6 +21,8 @@ from schedules.places import COUNTRY_OF_ZONE, place_of
 from schedules.policy import Policy
 from schedules.steps import Charge, Close, Contact, Step, utc_text
 
+WEEK = timedelta(days=7)
+
 MOST_STEPS = 1000
 # Where and when: a clock change, a 29th of February, a Christmas, a month's end; one zone, eleven, none known.
 PLACES = (("DE", None), ("US", None), ("US", "America/Denver"), ("RU", None), ("BR", None), ("AE", None), (None, None))
@@ -158,11 +160,13 @@ def _over_budget(facts: Facts, policy: Policy, charge: Charge, own: list[datetim
 def _broken_by_contact(facts: Facts, policy: Policy, now: datetime, contact: Contact) -> Iterator[str]:
     zone = facts.payment.time_zone
     country = place_of(facts.card.country, None, facts.card.brand).country
-    home = place_of(None if zone in COUNTRY_OF_ZONE else country, zone)
+    home = place_of(COUNTRY_OF_ZONE.get(zone or "", country), zone)
     if not is_open(contact.at, policy.windows["contact"], home):
         yield "a notice outside the customer's hours"
     if any(contact.at - at < hours(policy.cooldown_hours) for at in facts.customer_contacts):
         yield "a notice within the cool-down"
+    if sum(contact.at - at < WEEK for at in set(facts.customer_contacts)) >= policy.contacts_per_week:
+        yield "more notices in a week than the customer is to get"
     if any(_verdict(each, policy).cause == "deceased" for each in facts.refusals):
         yield "a notice after a death"
     early = not facts.contacted and contact.at < facts.payment.failed_at + timedelta(days=policy.silent_days)

@@ -135,8 +135,9 @@ STATEMENTS = (
     ),
     Statement(
         "No customer was told anything twice within the cool-down.",
-        """SELECT id, case_id, name, at, before FROM (SELECT *, lag(at) OVER (PARTITION BY customer_id ORDER BY at)
-             AS before FROM outbox WHERE kind = 'notice' AND merged_into IS NULL) said
+        """SELECT id, case_id, name, at, before FROM
+             (SELECT *, lag(at) OVER (PARTITION BY customer_id, channel ORDER BY at) AS before
+              FROM outbox WHERE kind = 'notice' AND merged_into IS NULL) said
            WHERE at < before + CAST(:cooldown AS interval) AND at > CAST(:now AS timestamptz) - interval '30 days'""",
         f"unless the policy's cool-down was made longer since: {REPORT}",
     ),

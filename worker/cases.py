@@ -64,6 +64,7 @@ def open_case(db: Connection, payment: FailedPayment, account: str | None, polic
     if opened is None:
         return int(db.execute(select(cases.c.id).where(cases.c.payment_id == payment.payment_id)).scalar_one())
     record(db, opened, now, "opened", {"failed_at": utc_text(payment.failed_at)})
+    tell(db, lock(db, opened), "case.opened", policy, now)
     plan(db, lock(db, opened), policy, now)
     return int(opened)
 
@@ -87,7 +88,7 @@ class LeaseLost(Exception):
 def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
     """Return everything the decision may look at, from the rows of one case, its card and its customer."""
     card = Card(**row.card)
-    notices = select(outbox.c.at, outbox.c.case_id).where(outbox.c.kind == "notice")
+    notices = select(outbox.c.at, outbox.c.case_id).distinct().where(outbox.c.kind == "notice")
     contacts = db.execute(notices.where(outbox.c.customer_id == row.customer_id).order_by(outbox.c.at)).all()
     return Facts(
         payment=payment_of(row),
@@ -164,6 +165,7 @@ def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
         told = as_json(step)
         if told != row.step:
             record(db, row.id, now, "planned", told)
+            tell(db, row, "case.planned", policy, now, step=told)
         state = "paused" if row.paused else "contacting" if facts.contacted else "silent"
         db.execute(update(cases).where(cases.c.id == row.id).values(due_at=step.at, step=told, state=state))
     return step
@@ -188,8 +190,9 @@ def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     }
     db.execute(update(cases).where(cases.c.id == row.id).values(**ended))
     record(db, row.id, step.at, "closed", as_json(step))
+    tell(db, row, f"case.{step.outcome}", policy, step.at, recovered_by=ended["recovered_by"])
     if step.outcome == "lost" and policy.ending not in ("leave", "release"):
-        post(db, row, step.at, kind="ending", name=policy.ending, due_at=step.at)
+        post(db, row, step.at, kind="ending", name=policy.ending, channel="stripe", due_at=step.at)
     if step.outcome == "lost" and row.subscription_id is not None and policy.notice_ended:
         _say_last(db, row, LAST_NOTICES.get(policy.ending), policy, step.at)
     if ended["recovered_by"] == "after_contact" and policy.notice_thanks:
@@ -208,7 +211,7 @@ def _say_last(db: Connection, row: Row[Any], notice: str | None, policy: Policy,
     facts = facts_of(db, row, now)
     at = last_word(replace(facts, customer_contacts=(*facts.customer_contacts, *speaks)), policy, now)
     if at is not None:
-        post(db, row, at, kind="notice", name=notice, due_at=at)
+        _say(db, row, notice, policy, at)
 
 
 def means_of(db: Connection, row: Row[Any], at: datetime) -> str:
@@ -228,13 +231,20 @@ def speak(db: Connection, row: Row[Any], notice: str, policy: Policy, now: datet
 
     The caller lets nobody else speak to this customer until the transaction ends.
     """
-    message_id = post(db, row, now, kind="notice", name=notice, due_at=now)
-    if message_id is None:
+    messages = _say(db, row, notice, policy, now)
+    if not messages:
         return
     for other in _about_to_speak(db, row, now + timedelta(hours=policy.cooldown_hours)):
-        post(db, other, now, kind="notice", name=other.step["notice"], merged_into=message_id)
+        for channel, message_id in messages.items():
+            post(db, other, now, kind="notice", name=other.step["notice"], channel=channel, merged_into=message_id)
         record(db, other.id, now, "merged", {"notice": other.step["notice"], "into": row.payment_id})
         plan(db, other, policy, now)
+
+
+def _say(db: Connection, row: Row[Any], notice: str, policy: Policy, at: datetime) -> dict[str, int]:
+    """Put a notice into the outbox, once for each channel; return the numbers of what was not there before."""
+    said = {name: post(db, row, at, kind="notice", name=notice, channel=name, due_at=at) for name in policy.channels}
+    return {channel: message_id for channel, message_id in said.items() if message_id is not None}
 
 
 def _about_to_speak(db: Connection, row: Row[Any], until: datetime) -> list[Row[Any]]:
@@ -252,6 +262,15 @@ def post(db: Connection, row: Row[Any], at: datetime, **message: Any) -> int | N
     """Put one message into the outbox and return its id; None when the case has said the same before."""
     values = {"case_id": row.id, "customer_id": row.customer_id, "at": at, **message}
     return db.execute(upsert(outbox).values(values).on_conflict_do_nothing().returning(outbox.c.id)).scalar()
+
+
+def tell(db: Connection, row: Row[Any], name: str, policy: Policy, now: datetime, **more: Any) -> None:
+    """Tell the merchant's own systems what happened to a case, if the policy names that: ids and money, no person."""
+    if name not in policy.hooks:
+        return
+    shown = ("payment_id", "account", "customer_id", "subscription_id", "amount_minor", "currency")
+    said = {"case_id": row.id, **{key: getattr(row, key) for key in shown}, **more}
+    post(db, row, now, kind="hook", name=name, channel="hook", payload=said, due_at=now)
 
 
 def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, now: datetime) -> Row[Any]:

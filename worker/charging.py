@@ -259,7 +259,7 @@ def _write_down(db: Connection, row: Row[Any], desk: Desk) -> Row[Any]:
     }
     if row.pay_with is not None and row.card_entered_at is not None:
         # The customer's new card pays the next renewals too: it goes where Stripe looks first.
-        post(db, row, desk.now, kind="card", name=row.pay_with, due_at=desk.now)
+        post(db, row, desk.now, kind="card", name=row.pay_with, channel="stripe", due_at=desk.now)
     if not desk.live:  # observe mode plans on as if the bank had refused in the same way
         values |= {"decline": row.decline, "settled_at": MACHINE_NOW}
     return db.execute(insert(attempts).values(values).returning(attempts)).one()

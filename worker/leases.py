@@ -22,8 +22,9 @@ def claim_due(
     due = select(table.c.id).where(and_(table.c.due_at <= now, free, *which)).order_by(table.c.due_at, table.c.id)
     chosen = due.limit(limit).with_for_update(skip_locked=True).cte("chosen")
     lease = {"lease_token": func.gen_random_uuid(), "lease_until": lease_end(lease_seconds)}
-    taken = update(table).where(table.c.id == chosen.c.id).values(**lease).returning(table.c.id, table.c.lease_token)
-    return [(row.id, str(row.lease_token)) for row in db.execute(taken)]
+    told = table.c.due_at, table.c.id, table.c.lease_token
+    taken = update(table).where(table.c.id == chosen.c.id).values(**lease).returning(*told)
+    return [(row.id, str(row.lease_token)) for row in sorted(db.execute(taken), key=lambda row: row[:2])]
 
 
 def lease_end(lease_seconds: float) -> Any:

@@ -19,7 +19,6 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
-    UniqueConstraint,
     Uuid,
     false,
     func,
@@ -29,6 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 OPEN_STATES = ("silent", "contacting", "paused")
 OUTCOMES = ("recovered", "lost", "canceled", "released")
+MESSAGES = ("notice", "ending", "card", "hook")
 UNRESOLVED = ("sent", "unknown", "processing")
 ATTEMPT_STATES = (*UNRESOLVED, "succeeded", "declined", "not_executed", "observed", "foreign")
 
@@ -185,6 +185,8 @@ outbox = Table(
     Column("customer_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("name", Text, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("payload", JSONB),  # what a hook says; what a notice says is read when it leaves
     Column("at", INSTANT, nullable=False),
     Column("merged_into", BigInteger, ForeignKey("outbox.id"), index=True),  # the message that says this one too
     Column("due_at", INSTANT),
@@ -193,9 +195,18 @@ outbox = Table(
     Column("lease_until", INSTANT),
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("error", Text),
-    UniqueConstraint("case_id", "kind", "name"),
-    CheckConstraint(one_of("kind", ("notice", "ending", "card")), name="kind"),
+    CheckConstraint(one_of("kind", MESSAGES), name="kind"),
+    CheckConstraint(one_of("channel", ("mail", "sms", "app", "hook", "stripe")), name="channel"),
     CheckConstraint("merged_into IS NULL OR due_at IS NULL", name="merged_never_leaves"),
+    Index(
+        "uq_outbox_once",
+        "case_id",
+        "kind",
+        "name",
+        "channel",
+        unique=True,
+        postgresql_where=text("kind <> 'hook'"),  # a case is planned anew many times
+    ),
     Index("ix_outbox_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_outbox_customer_id", "customer_id", "at", postgresql_where=text("kind = 'notice'")),
 )

@@ -12,8 +12,9 @@ from sqlalchemy import func, select
 
 from worker import app, tasks
 from worker.installation import as_json, installation, show
+from worker.mail import addressed
 from worker.models import cases, outbox
-from worker.notices import addressed, bill_of
+from worker.notices import bill_of
 from worker.settings import load_settings
 from worker.wording import Bill, Letter, Letterhead, compose, sample
 

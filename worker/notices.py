@@ -7,34 +7,27 @@ notice that may or may not have been delivered is shown, not repeated.
 
 from __future__ import annotations
 
-import smtplib
-import ssl
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
-from email.headerregistry import Address
-from email.message import EmailMessage
-from email.utils import parseaddr
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, case, func, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, case, func, or_, select, update
 
+from schedules.decide import may_speak
 from schedules.places import place_of
-from worker.cases import record
+from schedules.steps import utc_text
+from worker.cases import facts_of, record
 from worker.failpoints import failpoint
+from worker.mail import Mailbox, write
 from worker.models import OPEN_STATES, attempts, cases, outbox
 from worker.stripe_gateway import GatewayError, NoAccess, Unavailable
-from worker.wording import Bill, Letter, Letterhead, compose
+from worker.wording import Bill
 from worker.words import NotWritten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
     from datetime import datetime
 
-    from schedules import Policy
     from worker.charging import Desk
     from worker.readings import Reading
 
@@ -48,48 +41,6 @@ LAST_WORDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
     "paused": ("lost", (None,)),
     "thanks": ("recovered", ("paid",)),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Mailbox:
-    """Where messages go: an SMTP server, or a folder that keeps each one as an .eml file."""
-
-    sender: str
-    folder: Path
-    smtp_url: str | None = field(default=None, repr=False)
-    letterhead: Letterhead = field(default_factory=Letterhead)
-
-    def send(self, message: EmailMessage, key: str) -> None:
-        """Hand one message over; raise ``OSError`` or ``smtplib.SMTPException`` when it was not taken."""
-        if self.smtp_url is None:
-            self._keep(message, key)
-            return
-        with _smtp(self.smtp_url) as server:
-            server.send_message(message)
-
-    def _keep(self, message: EmailMessage, key: str) -> None:
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the one place with addresses of customers
-        part = self.folder / f"{key}.part"
-        part.write_bytes(message.as_bytes())
-        part.replace(self.folder / f"{key}.eml")
-
-
-@contextmanager
-def _smtp(url: str) -> Iterator[smtplib.SMTP]:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "localhost", parts.port or (465 if parts.scheme == "smtps" else 25)
-    secure = ssl.create_default_context()
-    server = (
-        smtplib.SMTP_SSL(host, port, timeout=30, context=secure)
-        if parts.scheme == "smtps"
-        else smtplib.SMTP(host, port, timeout=30)
-    )
-    with server:
-        if parts.scheme == "smtp" and server.has_extn("starttls"):
-            server.starttls(context=secure)
-        if parts.username:
-            server.login(unquote(parts.username), unquote(parts.password or ""))
-        yield server
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +101,26 @@ def _take(desk: Desk, message_id: int, hint: UUID) -> list[Item]:
         rows = db.execute(select(outbox).where(together).order_by(outbox.c.id)).all()
         about = select(cases).where(cases.c.id.in_([row.case_id for row in rows]))
         found = {row.id: row for row in db.execute(about)}
+        if _put_off(db, desk, next(row for row in rows if row.id == message_id), found):
+            return []
         others = set(db.execute(_with_another_card(list(found))).scalars())
         failpoint("before_mail_commit")
     cases_of = [(row, found[row.case_id]) for row in rows]
     return [Item(row, case, case.id in others and case.card_entered_at is None) for row, case in cases_of]
+
+
+def _put_off(db: Connection, desk: Desk, message: Row[Any], found: dict[int, Row[Any]]) -> bool:
+    """Put a notice off until the customer's hours for its channel; False when those are now, or it is no notice."""
+    if message.kind != "notice":
+        return False
+    at = may_speak(facts_of(db, found[message.case_id], desk.now), desk.policy, desk.now, message.channel)
+    if at is None or at <= desk.now:
+        return False
+    free = {"lease_token": None, "lease_until": None, "tries": message.tries - 1, "due_at": at}
+    db.execute(update(outbox).where(outbox.c.id == message.id).values(**free))
+    told = {"name": message.name, "channel": message.channel, "until": utc_text(at)}
+    record(db, message.case_id, desk.now, "put_off", told)
+    return True
 
 
 def _with_another_card(found: list[int]) -> Select[tuple[int]]:
@@ -233,29 +200,3 @@ def _settle(desk: Desk, items: list[Item], errors: list[str | None], later: date
             db.execute(update(outbox).where(outbox.c.id == item.row.id).values(**done))
             told = {"kind": item.row.kind, "name": item.row.name, "error": error}
             record(db, item.case.id, desk.now, "delivered" if error is None else "not_delivered", told)
-
-
-def write(mailbox: Mailbox, name: str, bills: Sequence[Bill], policy: Policy, key: str) -> EmailMessage:
-    """Return one notice about one or several payments of a customer as a message; raise ``NotWritten`` if it cannot."""
-    address = bills[0].reading.email
-    if address is None:
-        msg = "the customer has no e-mail address"
-        raise NotWritten(msg)
-    mail = addressed(mailbox, compose(name, bills, policy, mailbox.letterhead), address, key)
-    for bill in bills:
-        mail["X-Dunning-Payment"] = bill.reading.payment_id
-    mail["X-Dunning-Notice"] = name
-    return mail
-
-
-def addressed(mailbox: Mailbox, letter: Letter, address: str, key: str) -> EmailMessage:
-    """Return a letter as a message to somebody, in plain text and in HTML."""
-    mail, shop = EmailMessage(), mailbox.letterhead
-    mail["From"] = Address(shop.name, addr_spec=parseaddr(mailbox.sender)[1]) if shop.name else mailbox.sender
-    mail["To"], mail["Subject"], mail["Message-ID"] = address, letter.subject, f"<{key}@dunning>"
-    if shop.reply_to:
-        mail["Reply-To"] = shop.reply_to
-    mail.set_content(letter.text)
-    mail.add_alternative(letter.html, subtype="html")
-    mail["Content-Language"] = letter.tag  # what was set before belongs to the text alone
-    return mail

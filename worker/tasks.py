@@ -14,6 +14,7 @@ from worker.charging import Desk
 from worker.eventfile import Counts
 from worker.links import Links
 from worker.logs import log
+from worker.mail import Mailbox
 from worker.settings import load_settings
 from worker.stripe_gateway import GatewayError
 from worker.wording import Letterhead
@@ -33,12 +34,12 @@ def desk() -> Desk:
     )
 
 
-def mailbox() -> notices.Mailbox:
+def mailbox() -> Mailbox:
     """Return where this installation's notices go."""
     settings = load_settings()
     smtp_url = settings.smtp_url.get_secret_value() if settings.smtp_url else None
     letterhead = Letterhead.from_settings(settings)
-    return notices.Mailbox(settings.mail_from, settings.home / "notices", smtp_url, letterhead)
+    return Mailbox(settings.mail_from, settings.home / "notices", smtp_url, letterhead)
 
 
 @celery_app.task(name="dunning.tick")  # type: ignore[untyped-decorator]  # celery has no types

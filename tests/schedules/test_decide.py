@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 
 from schedules import Charge, Close, Contact, Decline, Facts, Policy, Refresh, Step, Wait, next_step, plan_ahead
 from schedules.budgets import Limit
-from schedules.decide import last_word
+from schedules.decide import last_word, may_speak
 from schedules.policy import Rung
 from tests.schedules.builders import DAY, FAILED, HOUR, MINUTE, attempt, berlin, card, declined, facts, payment
 
@@ -366,12 +366,49 @@ def test_a_case_ends_as_the_merchant_chose(ending: str, outcome: str) -> None:
 def test_a_customer_is_not_contacted_twice_within_the_cool_down_over_all_cases() -> None:
     """Two days after the notice of another case, in the morning."""
     known = facts("lost_card", customer_contacts=(berlin(4, 19, 30), berlin(2, 18)))
-    quiet = Policy(hold_hours=())
+    quiet = Policy(hold_hours=(), contacts_per_week=3)
     assert decide(known, berlin(4, 20), quiet) == Contact(berlin(6, 19, 30), "first")
     late = replace(quiet, cooldown_hours=49)
     step = decide(known, berlin(4, 20), late)
-    assert berlin(7, 9) < step.at < berlin(7, 12)
+    assert berlin(9, 9) < step.at < berlin(9, 12), "a Monday"
     assert decide(known, berlin(4, 20), replace(quiet, cooldown_hours=30 * 24)) == Close(DEADLINE, "lost")
+
+
+def test_a_customer_gets_no_more_notices_in_seven_days_than_the_policy_says() -> None:
+    """Of two that two cases sent, the first leaves the week on the 9th; several cases in one message count once."""
+    known = facts("lost_card", customer_contacts=(berlin(2, 18), berlin(4, 19, 30), berlin(4, 19, 30)))
+    [once, twice] = [Policy(hold_hours=(), contacts_per_week=number) for number in (1, 2)]
+    assert decide(known, berlin(6, 20), twice) == Contact(berlin(9, 18), "first")
+    assert decide(known, berlin(6, 20), once) == Contact(berlin(11, 19, 30), "first")
+
+
+@pytest.mark.parametrize(
+    ("channel", "at", "opens"),
+    [
+        ("mail", berlin(4, 9, 10), berlin(4, 9, 10)),
+        ("sms", berlin(4, 16, 50), berlin(4, 16, 50)),
+        ("app", berlin(4, 19, 30), berlin(4, 19, 30)),
+    ],
+)
+def test_a_notice_may_leave_within_the_hours_of_its_channel(channel: str, at: datetime, opens: datetime) -> None:
+    """A Wednesday, in the customer's own zone."""
+    assert may_speak(facts("lost_card"), Policy(), at, channel) == opens
+
+
+@pytest.mark.parametrize(("channel", "day"), [("mail", 9), ("sms", 10), ("app", 9)])
+def test_a_notice_waits_for_the_hours_of_its_channel(channel: str, day: int) -> None:
+    """From Friday evening to Monday morning."""
+    found = may_speak(facts("lost_card"), Policy(), berlin(6, 20, 30), channel)
+    assert found is not None
+    assert berlin(9, day) < found < berlin(9, day + 2, 10)
+
+
+def test_nobody_is_written_to_on_a_holiday_of_their_own_country() -> None:
+    """On Good Friday, shops in Berlin are closed, whatever country the card is from."""
+    known = facts("lost_card")
+    found = may_speak(known, Policy(), datetime(2026, 4, 3, 10, tzinfo=UTC), "mail")
+    assert found is not None
+    assert found.date() == date(2026, 4, 7), "after Easter Monday"
 
 
 def test_the_ladder_counts_from_the_first_notice_of_the_case() -> None:

@@ -26,8 +26,8 @@ from tests.gateway.wire import Record, served
 from tests.stories.scripted import NEW_YORK
 from worker import charging, notices, sweep
 from worker.charging import Desk
+from worker.mail import Mailbox
 from worker.models import cases, events, outbox
-from worker.notices import Mailbox
 from worker.practice.bank import make_app
 from worker.practice.books import World
 from worker.settings import Settings

@@ -76,9 +76,9 @@ def add_attempt(engine: Engine, case_id: int | None, **changes: Any) -> None:
 
 def add_notice(engine: Engine, case_id: int, **changes: Any) -> int:
     """Store a bare message of the outbox, due at the start, and return its number."""
-    blank = {"case_id": case_id, "customer_id": "cus_1", "kind": "notice", "name": "first", "at": START}
+    blank = {"case_id": case_id, "customer_id": "cus_1", "kind": "notice", "name": "first", "channel": "mail"}
     with engine.begin() as db:
-        message = insert(outbox).values({**blank, "due_at": START, **changes}).returning(outbox.c.id)
+        message = insert(outbox).values({**blank, "at": START, "due_at": START, **changes}).returning(outbox.c.id)
         return int(db.execute(message).scalar_one())
 
 

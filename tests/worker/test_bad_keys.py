@@ -29,8 +29,8 @@ from tests.worker.builders import (
 )
 from worker import charging, inbox, notices
 from worker.leases import claim_due
+from worker.mail import Mailbox
 from worker.models import outbox
-from worker.notices import Mailbox
 from worker.stripe_gateway import NoAccess
 
 WORDS: list[tuple[JSON, str]] = [

@@ -32,8 +32,9 @@ from tests.worker.builders import (
 )
 from worker.cards import Stored, choose, expired, refreshed
 from worker.leases import claim_due
+from worker.mail import Mailbox
 from worker.models import outbox
-from worker.notices import Mailbox, deliver
+from worker.notices import deliver
 from worker.practice.records import Method
 
 Serve = Callable[..., Bench]

@@ -32,8 +32,8 @@ from tests.worker.builders import (
 from worker import notices
 from worker.audit import examine
 from worker.leases import claim_due
+from worker.mail import Mailbox
 from worker.models import outbox
-from worker.notices import Mailbox
 from worker.words import NotWritten
 
 NEW_YORK = ZoneInfo("America/New_York")

@@ -40,8 +40,8 @@ from worker.app import make_engine
 from worker.clock import set_clock
 from worker.leases import claim_due
 from worker.links import BadLink, Links, OldLink
+from worker.mail import Mailbox
 from worker.models import cases, outbox
-from worker.notices import Mailbox
 from worker.settings import Settings, load_settings
 from worker.stripe_gateway import Refused, StripeGateway
 from worker.web.webhooks import make_web

@@ -49,8 +49,8 @@ from worker import charging, notices
 from worker.cases import lock
 from worker.leases import claim_due
 from worker.locales import money
+from worker.mail import Mailbox, write
 from worker.models import outbox
-from worker.notices import Mailbox, write
 from worker.readings import Reading
 from worker.report import make_report
 from worker.stripe_gateway import Paid

@@ -25,7 +25,7 @@ from worker.cli import main
 from worker.clock import machine_now
 from worker.eventfile import Found
 from worker.links import BadLink, Links
-from worker.notices import Mailbox
+from worker.mail import Mailbox
 from worker.practice.events import signature
 from worker.readings import reading_of
 from worker.settings import SettingsError, load_settings
