@@ -13,7 +13,7 @@ demo: .venv/.run ## recover a month of failed payments, with nothing to set up
 	.venv/bin/dunning demo $(ARGS)
 
 test: lint ## run every check: lint, types and tests
-	.venv/bin/python -m pytest --ignore=tests/faults $(ARGS)
+	.venv/bin/python -m pytest $(ARGS)
 
 fuzz: .venv/.test ## throw a hundred thousand inputs at the webhook and at ingest
 	.venv/bin/python -m pytest tests/fuzz --hypothesis-profile fuzz $(ARGS)

@@ -14,19 +14,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 
 import requests
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, Row, select, text
 
+from schedules import Decline, Policy
+from schedules.declines import RETRY_CLASSES, DeclineClass, classify
 from worker import app, database
 from worker.clock import set_clock
 from worker.demo_view import view
 from worker.embedded import servers
 from worker.embedded_site import EmbeddedError
+from worker.models import cases
 from worker.report import Report, make_report
 from worker.roles import Roles
 from worker.settings import load_settings
@@ -34,6 +37,7 @@ from worker.settings import load_settings
 STEP_SECONDS = 120
 WAKE_SECONDS = 0.15
 LOOK_SECONDS = 0.006
+NEVER = datetime.max.replace(tzinfo=UTC)
 WAITING = text("""
     SELECT (SELECT count(*) FROM events WHERE handled_at IS NULL AND tries < 5) AS events,
            (SELECT count(*) FROM cases
@@ -67,6 +71,7 @@ class Result:
     practice: Practice
     report: Report
     bank: dict[str, Any]
+    disturbed: int
     restarts: int
     seconds: float
 
@@ -74,6 +79,7 @@ class Result:
     def broken(self) -> dict[str, int]:
         """The promises that the bank's ledger shows broken, with how often."""
         checks = {name: self.bank[name] for name in ("double_charges", "off_hours")}
+        checks["disturbed"] = self.disturbed
         checks["unfinished"] = self.report.unfinished
         checks["writes"] = self.bank["writes"] if self.practice.mode == "observe" else 0
         return {name: count for name, count in checks.items() if count}
@@ -81,6 +87,7 @@ class Result:
     def as_json(self) -> dict[str, Any]:
         """Return everything as one JSON object."""
         return {**asdict(self.practice), **self.report.as_json(), "bank": self.bank, "broken": self.broken} | {
+            "disturbed": self.disturbed,
             "restarts": self.restarts,
             "seconds": round(self.seconds, 1),
         }
@@ -97,6 +104,7 @@ class Driver:
     roles: Roles
     http: requests.Session = field(default_factory=requests.Session)
     told: set[str] = field(default_factory=set)
+    told_at: dict[str, datetime] = field(default_factory=dict)
     woken: float = 0.0
     asked: tuple[int, ...] = (0, 0, 0)
 
@@ -126,7 +134,7 @@ class Driver:
             unclaimed = waiting.events, waiting.due, waiting.messages
             if any(unclaimed):
                 self._wake(unclaimed)
-            elif not waiting.held and not self._get("pending")["pending"] and not self._carry_mail():
+            elif not waiting.held and not self._get("pending")["pending"] and not self._carry_mail(now):
                 self.asked = unclaimed
                 following: datetime | None = waiting.next
                 return following
@@ -142,13 +150,14 @@ class Driver:
             self.woken = time.monotonic()
         self.asked = unclaimed
 
-    def _carry_mail(self) -> int:
+    def _carry_mail(self, now: datetime) -> int:
         """Carry new notices to their customers; return how many there were."""
         new = [path for path in self.notices.glob("*.eml") if path.name not in self.told]
         for path in new:
             mail = message_from_bytes(path.read_bytes())
             for payment_id in mail.get_all("X-Dunning-Payment", ()):
                 self._post("notice", {"invoice": payment_id, "notice": mail["X-Dunning-Notice"]})
+                self.told_at.setdefault(payment_id, now)
             self.told.add(path.name)
         return len(new)
 
@@ -160,6 +169,13 @@ class Driver:
         """Return what the bank counted."""
         summary: dict[str, Any] = self._get("ledger")["summary"]
         return summary
+
+    def disturbed(self, policy: Policy) -> int:
+        """Count the payments that came back in silence, of which the customer was told while silence could help."""
+        silently = select(cases).where(cases.c.recovered_by.in_(("silent_retry", "card_update")))
+        with self.engine.connect() as db:
+            rows = db.execute(silently).all()
+        return sum(self.told_at.get(row.payment_id, NEVER) < _silent_until(row, policy) for row in rows)
 
     def _get(self, name: str) -> dict[str, Any]:
         return self._answer(self.http.get(f"{self.bank}/_practice/{name}", timeout=30))
@@ -188,7 +204,16 @@ def run(practice: Practice, *, quiet: bool) -> Result:
         driver.play(practice.days, look)
         with driver.engine.connect() as db:
             report = make_report(db)
-        return Result(practice, report, driver.ledger(), driver.roles.restarts, time.monotonic() - began)
+        disturbed = driver.disturbed(app.policy())
+        return Result(practice, report, driver.ledger(), disturbed, driver.roles.restarts, time.monotonic() - began)
+
+
+def _silent_until(row: Row[Any], policy: Policy) -> datetime:
+    """Return how long silence could help, by the meaning of the first refusal."""
+    meant = classify(Decline(**row.decline), row.failed_card.get("brand"), policy.overrides).decline_class
+    held = timedelta(hours=max(policy.hold_hours, default=0)) if meant is DeclineClass.STALE_CREDENTIAL else timedelta()
+    silent: datetime = row.failed_at + (timedelta(days=policy.silent_days) if meant in RETRY_CLASSES else held)
+    return silent
 
 
 @contextmanager

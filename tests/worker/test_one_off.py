@@ -31,7 +31,6 @@ from tests.worker.builders import (
     text_of,
     the_attempts,
     the_case,
-    told,
 )
 from worker import catchup, inbox
 from worker.eventfile import Counts
