@@ -106,6 +106,11 @@ class Case:
         renewed = self.fresh or not self.forbidden
         return entered is not None and entered > self.facts.last_failure and renewed
 
+    @property
+    def asked(self) -> bool:
+        """An operator asked for a charge after the last failure: it waits for no gap, and counts as no retry."""
+        return self.facts.asked_at is not None and self.facts.asked_at > self.facts.last_failure
+
     def slot(self, at: datetime, window: Window, place: Place, purpose: str) -> datetime | None:
         """Return the open instant that was planned from ``at`` on; once it is missed, the next one from now on."""
         planned = next_open(at, window, place, self.fraction(purpose))

@@ -25,6 +25,9 @@ def next_charge(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
         return None, (f"ruled_out: {forbidden}",)
     if case.fresh or case.entered:
         return _admit(case, case.read, "new_credential", "new_credential: one charge on a changed card")
+    if case.asked:
+        at = max(case.facts.asked_at or case.read, case.allowed)
+        return _admit(case, at, _window_name(case), "asked: an operator wants a charge, whatever the ladder says")
     at, why = _backoff(case), _backoff_reason(case)
     payday = _payday(case, at)
     if payday is None:
@@ -36,12 +39,13 @@ def _forbidden(case: Case) -> str | None:
     """Return why this card is not to be charged at any time, or None."""
     limit = min(case.verdict.retry_limit, case.policy.max_attempts)
     new = case.fresh or case.entered
+    chosen = not new and not case.asked
     rules = (
         ("consent" in case.causes, "consent was withdrawn, no card is charged"),
         (case.place.country in case.policy.excluded_countries, f"cards of {case.place.country} are not charged again"),
         (not new and case.forbidden, "never is not charged again on this card"),
-        (not new and not case.retried, f"{case.verdict.decline_class} is not charged again on this card"),
-        (not new and case.retries >= limit, f"{case.retries} of {limit} retries on this card are used"),
+        (chosen and not case.retried, f"{case.verdict.decline_class} is not charged again on this card"),
+        (chosen and case.retries >= limit, f"{case.retries} of {limit} retries on this card are used"),
     )
     return next((why for applies, why in rules if applies), None)
 

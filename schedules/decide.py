@@ -86,7 +86,7 @@ def _earliest(case: Case) -> Step:
 def _contact(case: Case, charge: Charge | None, ruled_out: tuple[str, ...]) -> Contact | None:
     """Return the next notice of the ladder, or None while silence can still help."""
     number = len(case.facts.contacted)
-    trying = charge is not None and (case.fresh or case.entered)
+    trying = charge is not None and (case.fresh or case.entered or case.asked)
     if trying or number >= len(case.policy.ladder):
         return None
     since, why = _silence_ends(case, charge)

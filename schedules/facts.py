@@ -91,7 +91,7 @@ class Facts:
     ``uses`` are the instants of every charge on this fingerprint in the last 30 days, over all cases.
     ``contacted`` are the notices of this case, ``customer_contacts`` those of all the customer's cases.
     ``successes`` are the instants at which earlier cases of the customer were recovered. ``retried_elsewhere``: the
-    provider's own engine will charge this invoice again.
+    provider's own engine will charge this invoice again. ``asked_at`` is when an operator last asked for a charge.
     """
 
     payment: FailedPayment
@@ -106,6 +106,7 @@ class Facts:
     ended: str | None = None
     paused: bool = False
     retried_elsewhere: bool = False
+    asked_at: datetime | None = None
 
     @property
     def last_failure(self) -> datetime:

@@ -116,22 +116,24 @@ def _broken_by_charge(facts: Facts, policy: Policy, charge: Charge) -> Iterator[
     if _over_budget(facts, policy, charge, [_at(each) for each, _ in same]):
         yield "a charge over a budget"
     if not _entered(facts):
-        yield from _broken_by_retry(policy, charge, same)
+        yield from _broken_by_retry(facts, policy, charge, same)
         if not any(is_open(charge.at, window, place) for window in _windows(policy, same, card)):
             yield "a charge in a closed window"
 
 
 def _broken_by_retry(
-    policy: Policy, charge: Charge, same: list[tuple[FailedPayment | PastAttempt, Verdict]]
+    facts: Facts, policy: Policy, charge: Charge, same: list[tuple[FailedPayment | PastAttempt, Verdict]]
 ) -> Iterator[str]:
-    """What a repetition on the same credential may break."""
+    """What a repetition on the same credential may break; one that an operator asked for keeps no ladder."""
     if not same:
         return
     meant = same[-1][1]
-    if meant.decline_class not in RETRY_CLASSES:
-        yield f"a retry after {meant.decline_class}"
     if any(charge.at < _at(each) + told.wait for each, told in same):
         yield "a charge before the wait that was advised"
+    if facts.asked_at is not None and facts.asked_at > facts.last_failure:
+        return
+    if meant.decline_class not in RETRY_CLASSES:
+        yield f"a retry after {meant.decline_class}"
     if len(same) - 1 >= min(meant.retry_limit, policy.max_attempts):
         yield "one retry too many"
 

@@ -374,6 +374,38 @@ def test_a_customer_is_not_contacted_twice_within_the_cool_down_over_all_cases()
     assert decide(known, berlin(4, 20), replace(quiet, cooldown_hours=30 * 24)) == Close(DEADLINE, "lost")
 
 
+@pytest.mark.parametrize("code", ["do_not_honor", "issuer_not_available", "authentication_required", "expired_card"])
+def test_a_charge_that_an_operator_asks_for_waits_for_no_ladder(code: str) -> None:
+    """But for the next open hour: asked for at 03:00, two nights after the last refusal, it goes on that morning."""
+    asked = berlin(6, 3)
+    known = facts(code, attempts=(attempt(1, berlin(4, 21), code),), refreshed_at=asked, asked_at=asked)
+    step, unasked = decide(known, asked), decide(replace(known, asked_at=None), asked)
+    assert isinstance(step, Charge)
+    assert berlin(6, 6) < step.at < berlin(6, 12)
+    assert not isinstance(unasked, Charge) or unasked.at > berlin(6, 20)
+
+
+def test_an_operator_cannot_ask_for_what_is_forbidden() -> None:
+    """A lost card, withdrawn consent, a pause, another engine at work, a spent budget: none gives way."""
+    asked = berlin(4, 10)
+    known = {"refreshed_at": asked, "asked_at": asked}
+    for code in ("lost_card", "revocation_of_authorization"):
+        assert not isinstance(decide(facts(code, **known), asked), Charge)
+    assert isinstance(decide(facts("insufficient_funds", paused=True, **known), asked), Wait)
+    assert isinstance(decide(facts("insufficient_funds", retried_elsewhere=True, **known), asked), Refresh)
+    spent = replace(POLICY, budgets={"visa": (Limit(1, 48),)})
+    step = decide(facts("insufficient_funds", uses=(FAILED,), **known), asked, spent)
+    assert isinstance(step, Charge)
+    assert step.at >= FAILED + 48 * HOUR
+
+
+def test_a_wish_is_fulfilled_once() -> None:
+    """After the next refusal the ladder counts again."""
+    tried = attempt(1, berlin(4, 10), "insufficient_funds")
+    known = facts(attempts=(tried,), refreshed_at=berlin(4, 11), asked_at=berlin(4, 9))
+    assert decide(known, berlin(4, 12)) == decide(replace(known, asked_at=None), berlin(4, 12))
+
+
 def test_a_customer_gets_no_more_notices_in_seven_days_than_the_policy_says() -> None:
     """Of two that two cases sent, the first leaves the week on the 9th; several cases in one message count once."""
     known = facts("lost_card", customer_contacts=(berlin(2, 18), berlin(4, 19, 30), berlin(4, 19, 30)))

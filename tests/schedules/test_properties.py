@@ -95,6 +95,8 @@ class World:
                 self.facts = replace(self.facts, paused=happening.what == "paused")
             case "noticed":
                 self.facts = replace(self.facts, customer_contacts=(*self.facts.customer_contacts, now))
+            case "asked":
+                self.facts = replace(self.facts, asked_at=now)
             case "used":
                 self._use(self.facts.card, now)
             case "retried" | "given_up":
@@ -194,6 +196,7 @@ def policies(draw: st.DrawFn) -> Policy:
         take_over=draw(st.booleans()),
         spread_minutes=draw(st.integers(0, 720)),
         cooldown_hours=draw(st.integers(1, 300)),
+        contacts_per_week=draw(st.integers(1, 7)),
         hold_hours=draw(RISING),
         excluded_countries=draw(st.sampled_from([(), ("IN",), ("US", "IN")])),
         gaps_hours={"retry_later": draw(GAPS), "retry_soon": draw(GAPS)},
@@ -229,7 +232,9 @@ def stories(draw: st.DrawFn, choices: st.SearchStrategy[Policy]) -> Story:
     )
     stored = st.builds(Happening, SPANS, st.sampled_from(["updated", "entered"]), st.sampled_from(others))
     held = st.builds(
-        Happening, SPANS, st.sampled_from(["paused", "resumed", "noticed", "used", "used", "retried", "given_up"])
+        Happening,
+        SPANS,
+        st.sampled_from(["paused", "resumed", "noticed", "asked", "asked", "used", "used", "retried", "given_up"]),
     )
     over = st.builds(Happening, SPANS, st.sampled_from(["paid", "canceled", "lapsed", "voided", "disputed"]))
     return Story(
