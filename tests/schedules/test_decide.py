@@ -374,7 +374,7 @@ def test_a_customer_is_not_contacted_twice_within_the_cool_down_over_all_cases()
     assert decide(known, berlin(4, 20), replace(quiet, cooldown_hours=30 * 24)) == Close(DEADLINE, "lost")
 
 
-@pytest.mark.parametrize("code", ["do_not_honor", "issuer_not_available", "authentication_required", "expired_card"])
+@pytest.mark.parametrize("code", ["do_not_honor", "authentication_required", "expired_card"])
 def test_a_charge_that_an_operator_asks_for_waits_for_no_ladder(code: str) -> None:
     """But for the next open hour: asked for at 03:00, two nights after the last refusal, it goes on that morning."""
     asked = berlin(6, 3)
