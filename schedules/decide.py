@@ -77,7 +77,7 @@ def _earliest(case: Case) -> Step:
     if "deceased" in case.causes:
         return Close(case.now, "released", (*case.why, "deceased: no charge and no contact"))
     charge, ruled_out = next_charge(case)
-    steps = [charge, _look_again(case, charge), _contact(case, charge, ruled_out)]
+    steps = [charge, _look_again(case, charge, ruled_out), _contact(case, charge, ruled_out)]
     possible = [step for step in steps if step is not None and step.at < case.deadline]
     why = (*case.why, *ruled_out, "deadline: nothing is left before it")
     return min(possible, key=lambda step: step.at, default=Close(case.deadline, _ending(case), why))
@@ -148,11 +148,11 @@ def _silence_ends(case: Case, charge: Charge | None) -> tuple[datetime, str]:
     return case.silent_until, f"contact: {case.policy.silent_days} silent days are over"
 
 
-def _look_again(case: Case, charge: Charge | None) -> Refresh | None:
+def _look_again(case: Case, charge: Charge | None, ruled_out: tuple[str, ...]) -> Refresh | None:
     """While only another card can help, read it again at the hours when an updater's answer may be in."""
     read, failed = case.facts.refreshed_at, case.facts.last_failure
     due = (failed + hours(number) for number in case.policy.hold_hours)
     later = next((at for at in due if read is None or at > read), None)
     if charge is not None or later is None or case.retried or "consent" in case.causes:
         return None
-    return Refresh(max(case.now, later), (*case.why, "hold: the card updater may have answered by then"))
+    return Refresh(max(case.now, later), (*case.why, *ruled_out, "hold: the card updater may have answered by then"))

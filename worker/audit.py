@@ -18,6 +18,8 @@ from schedules import Policy
 from schedules.budgets import free_from
 from schedules.steps import utc_text
 from worker.inbox import MOST_TRIES
+from worker.models import UNCERTAIN
+from worker.notices import MEANT
 
 MOST_ROWS = 20
 MONTH = timedelta(days=30)
@@ -134,6 +136,14 @@ STATEMENTS = (
         "see /healthz, and the mail server's log",
     ),
     Statement(
+        "No message of the last 30 days was given up.",
+        """SELECT o.id, o.case_id, c.payment_id, o.kind, o.name, o.channel, o.error FROM outbox o
+           JOIN cases c ON c.id = o.case_id
+           WHERE o.due_at IS NULL AND o.delivered_at IS NULL AND o.merged_into IS NULL AND o.at >
+           CAST(:now AS timestamptz) - interval '30 days' AND o.error NOT LIKE ALL(CAST(:meant AS text[]))""",
+        "mend what its error names, then `dunning outbox retry`",
+    ),
+    Statement(
         "No customer was told anything twice within the cool-down.",
         """SELECT id, case_id, name, at, before FROM
              (SELECT *, lag(at) OVER (PARTITION BY customer_id, channel ORDER BY at) AS before
@@ -147,6 +157,7 @@ STATEMENTS = (
 def examine(engine: Engine, policy: Policy, now: datetime) -> list[Finding]:
     """Return what became of every statement, in their order; nothing can be written on the way."""
     given = {"now": now, "cooldown": timedelta(hours=policy.cooldown_hours), "most_tries": MOST_TRIES}
+    given["meant"] = [f"{each}%" for each in (*MEANT, UNCERTAIN)]  # what is uncertain has perhaps left
     reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with reading.connect() as db:
         found = [Finding(each.sentence, _rows(db, each.query, given), each.advice) for each in STATEMENTS]

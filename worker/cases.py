@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, union_all, update
+from sqlalchemy import Connection, Row, and_, case, func, insert, or_, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules import (
@@ -29,7 +29,7 @@ from schedules.decide import last_word
 from schedules.steps import as_json, utc_text
 from worker.cards import Stored, choose, refreshed
 from worker.leases import lease_end
-from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history, outbox
+from worker.models import MACHINE_NOW, UNCERTAIN, UNRESOLVED, attempts, cases, history, outbox
 from worker.readings import FailedCharge
 
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
         ended=row.ended,
         paused=row.paused,
         retried_elsewhere=row.retried_elsewhere,
+        asked_at=row.asked_at,
     )
 
 
@@ -160,15 +161,21 @@ def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
     facts = facts_of(db, row, now)
     step = next_step(facts, policy, now)
     if step.at <= now and isinstance(step, Close) and not unresolved(db, row.id):
-        _close(db, row, step, policy)
+        close(db, row, step, policy)
     else:
         told = as_json(step)
         if told != row.step:
             record(db, row.id, now, "planned", told)
             tell(db, row, "case.planned", policy, now, step=told)
         state = "paused" if row.paused else "contacting" if facts.contacted else "silent"
-        db.execute(update(cases).where(cases.c.id == row.id).values(due_at=step.at, step=told, state=state))
+        planned = {"due_at": step.at, "step": told, "state": state, "decline_class": class_of(step)}
+        db.execute(update(cases).where(cases.c.id == row.id).values(planned))
     return step
+
+
+def class_of(step: Step) -> str | None:
+    """Return what the latest refusal means, as the reasons of a step tell it; None when they tell something else."""
+    return next((why.partition(": ")[2] for why in step.reasons if why.startswith("class: ")), None)
 
 
 def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
@@ -177,7 +184,7 @@ def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
     return db.execute(select(attempts).where(attempts.c.case_id == case_id, open_ones)).one_or_none()
 
 
-def _close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
+def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     """End the case once; what the merchant wants done and said about it goes to the outbox."""
     ended = {
         "state": step.outcome,
@@ -215,10 +222,15 @@ def _say_last(db: Connection, row: Row[Any], notice: str | None, policy: Policy,
 
 
 def means_of(db: Connection, row: Row[Any], at: datetime) -> str:
-    """Say what brought the money back: updater, silent retry, contact (a touch in the last 7 days), the customer."""
+    """Say what brought the money back: updater, silent retry, contact (a touch in the last 7 days), the customer.
+
+    A touch is a notice that reached the customer, or perhaps did.
+    """
     won = attempts.c.case_id == row.id, attempts.c.state == "succeeded"
     attempt = db.execute(select(attempts.c.by_updater).where(*won)).one_or_none()
-    touched = outbox.c.case_id == row.id, outbox.c.kind == "notice", outbox.c.at > at - TOUCH
+    perhaps = case((outbox.c.error == UNCERTAIN, outbox.c.at))
+    arrived = func.coalesce(outbox.c.delivered_at, perhaps).between(at - TOUCH, at)
+    touched = outbox.c.case_id == row.id, outbox.c.kind == "notice", arrived
     if attempt is not None and attempt.by_updater:
         return "card_update"
     if db.execute(select(outbox.c.id).where(*touched).limit(1)).first() is not None:

@@ -29,6 +29,7 @@ from worker.cases import (
     unresolved,
 )
 from worker.failpoints import failpoint
+from worker.hooks import Hooks
 from worker.keys import new_key
 from worker.links import Links
 from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history
@@ -65,6 +66,7 @@ class Desk:
     lease_seconds: float
     now: datetime
     links: Links | None = None
+    hooks: Hooks | None = None
 
 
 @dataclass(frozen=True, slots=True)

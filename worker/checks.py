@@ -15,8 +15,11 @@ from schedules import Policy, PolicyError
 from schedules.contradictions import contradictions
 from worker import database, wording
 from worker.clock import machine_now
+from worker.hooks import BY_WEBHOOK
 from worker.logs import log
+from worker.mail import Mailbox
 from worker.models import MACHINE_NOW
+from worker.smtp import NoMailServer
 from worker.words import NotWritten, read_words
 
 if TYPE_CHECKING:
@@ -153,13 +156,24 @@ def policy_of(settings: Settings) -> tuple[Policy, list[Check]]:
 
 
 def mail(settings: Settings) -> Check:
-    """Tell where notices go."""
+    """Tell where notices go, and whether the mail server lets us in."""
     if settings.smtp_url is None:
         detail = f"kept as files in {settings.home / 'notices'}; no customer gets one"
         return Check("mail", ok=True, detail=detail, advice="set DUNNING_SMTP_URL before going live")
+    try:
+        Mailbox.from_settings(settings, seconds=5).reach()
+    except NoMailServer as error:
+        advice = "see DUNNING_SMTP_URL and the server's log; notices wait, and leave by themselves once it is mended"
+        return Check("mail", ok=False, detail=str(error), advice=advice)
     if settings.mail_from == MAIL_FROM:
         return Check("mail", ok=True, detail=f"from {MAIL_FROM}", advice="set DUNNING_MAIL_FROM to an address of yours")
     return Check("mail", ok=True, detail="by SMTP")
+
+
+def tell_of_mail(settings: Settings) -> None:
+    """Log that no notice can leave: nobody's start is stopped by a mail server that may come back."""
+    if not (found := mail(settings)).ok:
+        log.error("mail", detail=found.detail, advice=found.advice)
 
 
 def notices(settings: Settings, policy: Policy, today: date) -> Check:
@@ -171,6 +185,17 @@ def notices(settings: Settings, policy: Policy, today: date) -> Check:
         return Check("notices", ok=False, detail=str(error), advice=advice)
     said = ", ".join(wording.names(policy))
     return Check("notices", ok=True, detail=f"{said}: in {len(read_words(settings.templates))} languages")
+
+
+def hooks(settings: Settings, policy: Policy) -> Check:
+    """Tell whether there is somebody to tell what the policy wants told by webhook."""
+    wanted = [*policy.hooks, *(f"notices by {channel}" for channel in policy.channels if channel in BY_WEBHOOK)]
+    missing = [f"DUNNING_{name}" for name in ("HOOK_URL", "HOOK_SECRET") if not getattr(settings, name.lower())]
+    if wanted and missing:
+        advice = "set it, or take them out of the policy; the worker does not start with it"
+        detail = f"the policy wants {', '.join(wanted)} told, and {' and '.join(missing)} is not set"
+        return Check("webhooks to you", ok=False, detail=detail, advice=advice)
+    return Check("webhooks to you", ok=True, detail=", ".join(wanted) or "none")
 
 
 def webhook_secret(settings: Settings) -> Check:

@@ -13,20 +13,18 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import click
 import tomli_w
 from celery.signals import after_task_publish
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn
-from rich.table import Table
-from sqlalchemy import select
 
 from schedules import Policy, PolicyError
-from schedules.steps import utc_text
 from worker import (
     app,
+    case_cli,
     catchup,
     checks,
     database,
@@ -36,28 +34,23 @@ from worker import (
     logs,
     notice_cli,
     operations,
+    outbox_cli,
     plans,
     report_view,
-    stops,
+    suppression_cli,
     tasks,
     watch,
     wording,
 )
-from worker.cases import retry
 from worker.doctor import examine
 from worker.embedded_site import EmbeddedError
 from worker.installation import as_json, installation, show
-from worker.locales import money
-from worker.models import OPEN_STATES, OUTCOMES, cases, history
 from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
 from worker.settings import SettingsError, load_settings
 from worker.stripe_gateway import GatewayError, StripeGateway
 from worker.wording import Letterhead
 from worker.words import NotWritten
-
-if TYPE_CHECKING:
-    from sqlalchemy import Row
 
 MANY = 20
 MOST_ENDS, MINUTE = 5, 60
@@ -94,8 +87,10 @@ def main() -> None:
     logs.set_up()
 
 
-for operation in (*operations.COMMANDS, notice_cli.notice):
+for operation in (*operations.COMMANDS, case_cli.case, notice_cli.notice, outbox_cli.outbox):
     main.add_command(operation)
+for operation in suppression_cli.COMMANDS:
+    notice_cli.notice.add_command(operation)
 
 
 @main.group()
@@ -275,95 +270,6 @@ def _tell_check(file: Path, found: plans.Checked) -> None:
         click.echo(f"{found.calendars} calendars, of every decline code: each one ends in time and keeps every promise")
 
 
-@main.group()
-def case() -> None:
-    """The unpaid invoices being recovered."""
-
-
-@case.command("list")
-@click.option("--state", type=click.Choice([*OPEN_STATES, *OUTCOMES]), help="Only cases in this state.")
-@as_json
-def case_list(state: str | None, as_json: bool) -> None:
-    """List the cases, the next due first."""
-    wanted = select(cases).order_by(cases.c.due_at.nulls_last(), cases.c.id)
-    if state:
-        wanted = wanted.where(cases.c.state == state)
-    with installation(), app.engine().connect() as connection:
-        told = [_case(row) for row in connection.execute(wanted)]
-        stopped = stops.shown(connection)
-    for each in stopped:
-        click.echo(f"charging is stopped since {each['since']}: {each['by']}, {each['why']}", err=True)
-    if as_json:
-        show(told)
-        return
-    table = Table("case", "payment", "state", "amount", "due", "next step", box=None)
-    for one in told:
-        state = "quarantined" if one["quarantined"] else one["state"]
-        shown = (one["case_id"], one["payment_id"], state, one["amount"], one["due_at"], one["next_step"])
-        table.add_row(*(str(each or "") for each in shown))
-    Console().print(table if told else "No cases.")
-
-
-def _case(row: Row[Any]) -> dict[str, Any]:
-    return {
-        "case_id": row.id,
-        "payment_id": row.payment_id,
-        "customer_id": row.customer_id,
-        "state": row.state,
-        "quarantined": row.quarantined_at is not None,
-        "amount": money(row.amount_minor, row.currency),
-        "amount_minor": row.amount_minor,
-        "currency": row.currency,
-        "failed_at": utc_text(row.failed_at),
-        "due_at": utc_text(row.due_at) if row.due_at else None,
-        "next_step": row.step["step"] if row.step else None,
-        "recovered_by": row.recovered_by,
-    }
-
-
-@case.command("retry")
-@click.argument("case_id", type=int)
-@as_json
-def case_retry(case_id: int, as_json: bool) -> None:
-    """Take up a case again that was set aside because it ended its worker three times in a row."""
-    with installation(), app.engine().begin() as connection:
-        if not retry(connection, case_id, app.now()):
-            msg = f"no case {case_id} that was set aside"
-            raise click.ClickException(msg)
-    show({"case_id": case_id, "quarantined": False}) if as_json else click.echo(f"case {case_id} is taken up again")
-
-
-@case.command("show")
-@click.argument("case_id")
-@as_json
-def case_show(case_id: str, as_json: bool) -> None:
-    """Show one case (its number or its payment id): what happened, what comes next, and why then."""
-    wanted = cases.c.id == int(case_id) if re.fullmatch("[0-9]{1,18}", case_id) else cases.c.payment_id == case_id
-    with installation(), app.engine().connect() as connection:
-        row = connection.execute(select(cases).where(wanted)).one_or_none()
-        if row is None:
-            msg = f"no case {case_id}"
-            raise click.ClickException(msg)
-        lines = connection.execute(select(history).where(history.c.case_id == row.id).order_by(history.c.id)).all()
-    told = {**_case(row), "step": row.step, "history": [_line(line) for line in lines]}
-    show(told) if as_json else _tell_case(told)
-
-
-def _line(line: Row[Any]) -> dict[str, Any]:
-    return {"at": utc_text(line.at), "what": line.what, "detail": line.detail}
-
-
-def _tell_case(told: dict[str, Any]) -> None:
-    click.echo(f"case {told['case_id']}  {told['payment_id']}  {told['amount']}  {told['state']}")
-    for line in told["history"]:
-        detail = ", ".join(f"{key} {value}" for key, value in line["detail"].items() if key not in ("reasons", "at"))
-        click.echo(f"  {line['at']}  {line['what']:12} {detail}")
-    if told["step"]:
-        click.echo(f"next: {told['step']['step']} at {told['step']['at']}, because")
-        for reason in told["step"]["reasons"]:
-            click.echo(f"  {reason}")
-
-
 @main.command()
 @as_json
 def report(as_json: bool) -> None:
@@ -395,6 +301,7 @@ def worker(concurrency: int) -> None:
     with installation():
         checks.refuse_to_start(app.engine(), load_settings())
         _check_words()
+        checks.tell_of_mail(load_settings())
         app.gateway()
         app.celery_app.worker_main(
             ["worker", f"--concurrency={concurrency}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
@@ -402,7 +309,10 @@ def worker(concurrency: int) -> None:
 
 
 def _check_words() -> None:
-    """Refuse to start with a policy, a template or words that cannot be used."""
+    """Refuse to start with a policy, a template or words that cannot be used, or with nobody to tell what it names."""
+    if not (told := checks.hooks(load_settings(), app.policy())).ok:
+        msg = f"{told.name}: {told.detail}; {told.advice}"
+        raise checks.NotReady(msg)
     wording.check(Letterhead.from_settings(load_settings()), app.policy(), app.now().date())
 
 

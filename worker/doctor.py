@@ -14,7 +14,7 @@ from schedules.declines import classify
 from worker import account, checks, stops, watch
 from worker.checks import Check, carefully
 from worker.clock import machine_now
-from worker.models import attempts, cases
+from worker.models import UNCERTAIN, attempts, cases, outbox
 from worker.stripe_gateway import GatewayError, NoAccess, StripeGateway
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ def examine(engine: Engine, settings: Settings, now: datetime) -> Examined:
         unknown.extend(unknown_codes(engine, policy, now))
         return [_told(each) for each in unknown]
 
-    found = [checks.mode(settings), *of_policy, checks.mail(settings)]
-    found += [checks.notices(settings, policy, now.date()), *schema]
+    found = [checks.mode(settings), *of_policy, *carefully("mail", lambda: [checks.mail(settings)])]
+    found += [checks.notices(settings, policy, now.date()), checks.hooks(settings, policy), *schema]
     if schema[0].ok:
         found += carefully("clock of the database", lambda: [checks.database_clock(engine, machine_now)])
     found += carefully("broker", lambda: [checks.broker(settings.broker_url or "")])
@@ -63,6 +63,7 @@ def examine(engine: Engine, settings: Settings, now: datetime) -> Examined:
         found += carefully("Stripe", lambda: _stripe(settings))
     if schema[0].ok:
         found += carefully("charging", lambda: _at_work(engine, settings, now))
+        found += carefully("messages", lambda: _uncertain(engine, now))
         found += carefully("decline codes", codes)
     return Examined(found, unknown)
 
@@ -75,6 +76,16 @@ def _at_work(engine: Engine, settings: Settings, now: datetime) -> Iterator[Chec
         yield Check("charging", ok=True, detail=f"stopped since {each['since']}: {each['why']}", advice=advice)
     advice = "start `dunning up`, or `dunning worker` and `dunning beat`"
     yield from (Check("workers", ok=True, detail=why, advice=advice) for why in health.why)
+
+
+def _uncertain(engine: Engine, now: datetime) -> Iterator[Check]:
+    """Tell of messages that may have left: nobody repeats them, so a person decides."""
+    perhaps = outbox.c.error == UNCERTAIN, outbox.c.due_at.is_(None), outbox.c.merged_into.is_(None)
+    with engine.connect() as db:
+        number = db.execute(select(func.count()).where(*perhaps, outbox.c.at > now - LOOK_BACK)).scalar_one()
+    if number:
+        advice = "`dunning outbox list` names them; the mail server's log knows their Message-ID"
+        yield Check("messages", ok=True, detail=f"{number} perhaps delivered, and not repeated", advice=advice)
 
 
 def _stripe(settings: Settings) -> Iterator[Check]:

@@ -1,4 +1,4 @@
-"""Which address may a customer open without a login? One signed link to one case, until an instant.
+"""Which address may a customer open without a login? One signed link to one case and for one purpose, until an instant.
 
 A token is the case's number, its last second and their HMAC-SHA256: 48 bytes, 64 characters of URL-safe base64.
 Nothing of it is stored; whoever changes one character has no link.
@@ -15,9 +15,11 @@ from struct import Struct
 from worker.settings import Settings
 
 AFTER_DEADLINE = timedelta(days=14)  # a message is read late, and an old link should still say how things stand
+OPT_OUT = timedelta(days=400)  # whoever finds a message a year later does not want the next one
 BODY = Struct(">QQ")
 TOKEN_CHARACTERS = 64
-PURPOSE = b"dunning pay link\n"  # what this secret signs for another purpose is no link
+# What the secret signs for one purpose is worthless for another.
+TO_PAY, TO_OPT_OUT = b"dunning pay link\n", b"dunning unsubscribe link\n"
 
 
 class BadLink(ValueError):
@@ -44,13 +46,20 @@ class Links:
 
     def to_pay(self, case_id: int, deadline: datetime, after: timedelta = AFTER_DEADLINE) -> str:
         """Return the address under which the customer of a case can pay until some time ``after`` its deadline."""
-        body = BODY.pack(case_id, int((deadline + after).timestamp()))
-        return f"{self.base}/pay/{urlsafe_b64encode(body + _signature(self.secrets[0], body)).decode()}"
+        return f"{self.base}/pay/{self._token(case_id, deadline + after, TO_PAY)}"
 
-    def case_of(self, token: str, now: datetime) -> int:
+    def to_opt_out(self, case_id: int, now: datetime) -> str:
+        """Return the address under which the customer of a case can choose to get the necessary notices only."""
+        return f"{self.base}/unsubscribe/{self._token(case_id, now + OPT_OUT, TO_OPT_OUT)}"
+
+    def _token(self, case_id: int, until: datetime, purpose: bytes) -> str:
+        body = BODY.pack(case_id, int(until.timestamp()))
+        return urlsafe_b64encode(body + _signature(self.secrets[0], purpose, body)).decode()
+
+    def case_of(self, token: str, now: datetime, purpose: bytes = TO_PAY) -> int:
         """Return the number of the case that a token opens; raise ``BadLink``, or ``OldLink`` when it is too late."""
         body, signature = _parts(token)
-        if not any(hmac.compare_digest(signature, _signature(secret, body)) for secret in self.secrets):
+        if not any(hmac.compare_digest(signature, _signature(secret, purpose, body)) for secret in self.secrets):
             raise BadLink
         case_id, until = BODY.unpack(body)
         if now.timestamp() >= until:
@@ -68,5 +77,5 @@ def _parts(token: str) -> tuple[bytes, bytes]:
     return found[: BODY.size], found[BODY.size :]
 
 
-def _signature(secret: bytes, body: bytes) -> bytes:
-    return hmac.digest(secret, PURPOSE + body, "sha256")
+def _signature(secret: bytes, purpose: bytes, body: bytes) -> bytes:
+    return hmac.digest(secret, purpose + body, "sha256")

@@ -22,7 +22,7 @@ SECRETS = re.compile(
     | \b(?:pm_|seti_)\w+
     | \w{1,64}_secret_\w+
     | (?<=://)[^\s/@]+(?=@)       # user and password of an address
-    | (?<=/pay/)[\w-]{64}         # the token of our own link
+    | (?:(?<=/pay/)|(?<=/unsubscribe/))[\w-]{64}  # the token of our own link
     | (?<=://)(?:billing|checkout|invoice|pay)\.stripe\.\w+/[^\s"'<>]+  # whoever has it can open it
     | [\w.+-][\w.+'&-]{0,63}(?:@|%40)[\w-]+(?:\.[\w-]+)+
     """,

@@ -2,38 +2,72 @@
 
 from __future__ import annotations
 
-import smtplib
-import ssl
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from email.headerregistry import Address
+from email.headerregistry import Address, BaseHeader, HeaderRegistry, UnstructuredHeader
 from email.message import EmailMessage
+from email.policy import SMTP, SMTPUTF8, default
+from email.policy import Policy as MailPolicy
 from email.utils import parseaddr
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Self
 
 from schedules import Policy
+from worker.clock import machine_now
+from worker.smtp import server
 from worker.wording import Bill, Letter, Letterhead, compose
 from worker.words import NotWritten
+
+if TYPE_CHECKING:
+    from worker.settings import Settings
+
+
+class OneLine(UnstructuredHeader, BaseHeader):
+    """A header of one long word, which would be encoded when it is folded, so that programs do not recognise it."""
+
+    def fold(self, *, policy: MailPolicy) -> str:
+        """Return the header as it is."""
+        return f"{self.name}: {self}{policy.linesep}"
+
+
+HEADERS = HeaderRegistry()
+HEADERS.map_to_type("list-unsubscribe", OneLine)
 
 
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """Where messages go: an SMTP server, or a folder that keeps each one as an .eml file."""
+    """Where messages go: an SMTP server, or a folder that keeps each one as an .eml file.
+
+    ``seconds`` is how long each answer of the server is waited for, and how long it is left alone after a failure.
+    """
 
     sender: str
     folder: Path
     smtp_url: str | None = field(default=None, repr=False)
     letterhead: Letterhead = field(default_factory=Letterhead)
+    seconds: float = 30
 
-    def send(self, message: EmailMessage, key: str) -> None:
-        """Hand one message over; raise ``OSError`` or ``smtplib.SMTPException`` when it was not taken."""
+    @classmethod
+    def from_settings(cls, settings: Settings, seconds: float = 30) -> Self:
+        """Return the mailbox of an installation."""
+        url = settings.smtp_url.get_secret_value() if settings.smtp_url else None
+        return cls(settings.mail_from, settings.home / "notices", url, Letterhead.from_settings(settings), seconds)
+
+    def reach(self) -> None:
+        """Raise ``NoMailServer`` when nothing can be sent at present; else a connection is ready."""
+        if self.smtp_url is not None:
+            server(self.smtp_url, self.seconds).reach()
+
+    def send(self, message: EmailMessage, key: str, begin: Callable[[], object] = lambda: None) -> None:
+        """Hand one message over; call ``begin`` just before it leaves by SMTP. Raises ``MailError``."""
         if self.smtp_url is None:
             self._keep(message, key)
             return
-        with _smtp(self.smtp_url) as server:
-            server.send_message(message)
+        message["Date"] = machine_now()
+        [sender], [recipient] = message["From"].addresses, message["To"].addresses
+        ends = sender.addr_spec, recipient.addr_spec
+        content = message.as_bytes(policy=SMTP if "".join(ends).isascii() else SMTPUTF8)
+        server(self.smtp_url, self.seconds).send(*ends, content, begin)
 
     def _keep(self, message: EmailMessage, key: str) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # the one place with addresses of customers
@@ -42,31 +76,16 @@ class Mailbox:
         part.replace(self.folder / f"{key}.eml")
 
 
-@contextmanager
-def _smtp(url: str) -> Iterator[smtplib.SMTP]:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "localhost", parts.port or (465 if parts.scheme == "smtps" else 25)
-    secure = ssl.create_default_context()
-    server = (
-        smtplib.SMTP_SSL(host, port, timeout=30, context=secure)
-        if parts.scheme == "smtps"
-        else smtplib.SMTP(host, port, timeout=30)
-    )
-    with server:
-        if parts.scheme == "smtp" and server.has_extn("starttls"):
-            server.starttls(context=secure)
-        if parts.username:
-            server.login(unquote(parts.username), unquote(parts.password or ""))
-        yield server
-
-
 def write(mailbox: Mailbox, name: str, bills: Sequence[Bill], policy: Policy, key: str) -> EmailMessage:
     """Return one notice about one or several payments of a customer as a message; raise ``NotWritten`` if it cannot."""
     address = bills[0].reading.email
     if address is None:
         msg = "the customer has no e-mail address"
         raise NotWritten(msg)
-    mail = addressed(mailbox, compose(name, bills, policy, mailbox.letterhead), address, key)
+    letter = compose(name, bills, policy, mailbox.letterhead)
+    mail = addressed(mailbox, letter, address, key)
+    if letter.opt_out:
+        mail["List-Unsubscribe"], mail["List-Unsubscribe-Post"] = f"<{letter.opt_out}>", "List-Unsubscribe=One-Click"
     for bill in bills:
         mail["X-Dunning-Payment"] = bill.reading.payment_id
     mail["X-Dunning-Notice"] = name
@@ -75,9 +94,10 @@ def write(mailbox: Mailbox, name: str, bills: Sequence[Bill], policy: Policy, ke
 
 def addressed(mailbox: Mailbox, letter: Letter, address: str, key: str) -> EmailMessage:
     """Return a letter as a message to somebody, in plain text and in HTML."""
-    mail, shop = EmailMessage(), mailbox.letterhead
+    mail, shop = EmailMessage(default.clone(header_factory=HEADERS)), mailbox.letterhead
     mail["From"] = Address(shop.name, addr_spec=parseaddr(mailbox.sender)[1]) if shop.name else mailbox.sender
-    mail["To"], mail["Subject"], mail["Message-ID"] = address, letter.subject, f"<{key}@dunning>"
+    domain = parseaddr(mailbox.sender)[1].rpartition("@")[2]
+    mail["To"], mail["Subject"], mail["Message-ID"] = address, letter.subject, f"<{key}@{domain}>"
     if shop.reply_to:
         mail["Reply-To"] = shop.reply_to
     mail.set_content(letter.text)

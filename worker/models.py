@@ -19,6 +19,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     false,
     func,
@@ -29,6 +30,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 OPEN_STATES = ("silent", "contacting", "paused")
 OUTCOMES = ("recovered", "lost", "canceled", "released")
 MESSAGES = ("notice", "ending", "card", "hook")
+OF_A_CUSTOMER, OF_AN_ADDRESS = ("opted_out", "by_hand"), ("bounced", "complained")  # why somebody is not written to
+UNCERTAIN = "uncertain: handed over once, perhaps delivered"  # the error of a message that nobody tries again
 UNRESOLVED = ("sent", "unknown", "processing")
 ATTEMPT_STATES = (*UNRESOLVED, "succeeded", "declined", "not_executed", "observed", "foreign")
 
@@ -43,6 +46,7 @@ metadata = MetaData(
 )
 INSTANT = DateTime(timezone=True)
 OWN_KEY = "(payload -> 'request') ->> 'idempotency_key'"  # of the request that caused an event
+OF_CUSTOMER = "payload #>> '{data,object,customer}'"
 MACHINE_NOW = func.clock_timestamp()
 
 
@@ -72,6 +76,7 @@ events = Table(
     Column("retry_at", INSTANT),
     Column("error", Text),
     Index("ix_events_unhandled", "received_at", "id", postgresql_where=text("handled_at IS NULL")),
+    Index("ix_events_customer", text(f"({OF_CUSTOMER})"), "received_at"),
     Index("ix_events_account", "account", postgresql_where=text("account IS NOT NULL")),
     Index("ix_events_own_key", text(f"({OWN_KEY})"), postgresql_where=text(f"({OWN_KEY}) LIKE 'dunning-%'")),
 )
@@ -132,6 +137,8 @@ cases = Table(
     Column("lease_until", INSTANT),
     Column("claims", Integer, nullable=False, server_default=text("0")),  # in a row without being given back
     Column("quarantined_at", INSTANT),
+    Column("asked_at", INSTANT),  # an operator wants a charge
+    Column("decline_class", Text),  # of the latest decision, to find cases by
     Column("recovered_by", Text),
     Column("closed_at", INSTANT),
     CheckConstraint(one_of("state", (*OPEN_STATES, *OUTCOMES)), name="state"),
@@ -140,6 +147,7 @@ cases = Table(
     CheckConstraint("closed_at IS NULL OR (due_at IS NULL AND lease_token IS NULL)", name="ended_never_moves"),
     CheckConstraint("closed_at IS NOT NULL OR due_at IS NOT NULL", name="open_has_a_next_step"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
+    Index("ix_cases_state", "state", "id"),
     Index("ix_cases_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_cases_leased", "lease_until", postgresql_where=text("lease_token IS NOT NULL")),
     Index("ix_cases_failed_fingerprint", text("(failed_card ->> 'fingerprint')"), "failed_at"),
@@ -195,6 +203,7 @@ outbox = Table(
     Column("lease_until", INSTANT),
     Column("tries", Integer, nullable=False, server_default=text("0")),
     Column("error", Text),
+    Column("sent_to", Text),  # a digest of the address
     CheckConstraint(one_of("kind", MESSAGES), name="kind"),
     CheckConstraint(one_of("channel", ("mail", "sms", "app", "hook", "stripe")), name="channel"),
     CheckConstraint("merged_into IS NULL OR due_at IS NULL", name="merged_never_leaves"),
@@ -209,6 +218,21 @@ outbox = Table(
     ),
     Index("ix_outbox_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_outbox_customer_id", "customer_id", "at", postgresql_where=text("kind = 'notice'")),
+)
+
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("customer_id", Text, nullable=False),
+    Column("account", Text),
+    Column("why", Text, nullable=False),
+    Column("address", Text),  # a digest; none: it is about the customer, whatever the address
+    Column("at", INSTANT, nullable=False),
+    CheckConstraint(one_of("why", (*OF_A_CUSTOMER, *OF_AN_ADDRESS)), name="why"),
+    CheckConstraint(f"({one_of('why', OF_AN_ADDRESS)}) = (address IS NOT NULL)", name="address"),
+    UniqueConstraint("customer_id", "account", "why", "address", postgresql_nulls_not_distinct=True),
+    Index("ix_suppressions_address", "address", postgresql_where=text("address IS NOT NULL")),
 )
 
 history = Table(

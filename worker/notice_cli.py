@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import smtplib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from worker.mail import addressed
 from worker.models import cases, outbox
 from worker.notices import bill_of
 from worker.settings import load_settings
+from worker.smtp import MailError
 from worker.wording import Bill, Letter, Letterhead, compose, sample
 
 if TYPE_CHECKING:
@@ -109,14 +109,10 @@ def send_test(address: str, name: str | None, locale: str | None, *, as_json: bo
     except ValueError:
         msg = f"{address!r} is no e-mail address"
         raise click.BadParameter(msg) from None
-    except smtplib.SMTPAuthenticationError as error:
-        msg = f"the mail server refused user or password of DUNNING_SMTP_URL ({error.smtp_code})"
-        raise click.ClickException(msg) from None
-    except smtplib.SMTPResponseException as error:
-        msg = f"the mail server refused the message ({error.smtp_code})"
-        raise click.ClickException(msg) from None
-    except (OSError, smtplib.SMTPException) as error:
-        msg = f"the message could not be handed over: {type(error).__name__}"
+    except MailError as error:
+        raise click.ClickException(str(error)) from None
+    except OSError as error:
+        msg = f"the message could not be kept: {type(error).__name__}"
         raise click.ClickException(msg) from None
     where = None if box.smtp_url else str(box.folder / f"{key}.eml")
     told = {"notice": name, "locale": letter.tag, "kept": where}

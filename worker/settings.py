@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+from base64 import b64decode
+from contextlib import suppress
 from email.utils import parseaddr
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -19,8 +22,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 PREFIX = "DUNNING_"
 LEAST_SECRET = 32
 LONGEST_WAIT = 5.0  # seconds that a request to the provider may wait for its turn
+SMTP_URL = re.compile(r"smtps?://([^\s/?#]+@)?([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?/?")
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 LINK_BASE = re.compile(r"(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost)(:\d+)?)(/[^\s?#]*)?")
+HOOK_URL = re.compile(LINK_BASE.pattern + r"(\?[^\s#]*)?")
 
 
 class SettingsError(ValueError):
@@ -58,6 +63,15 @@ class Settings(BaseSettings):
     link_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Signs the links in notices, from 32 characters; a comma list during a roll, the first signs"
     )
+    hook_url: SecretStr | None = Field(
+        None, description="https address of your own that is told what happens to cases; see docs/webhooks.md"
+    )
+    hook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="whsec_ and 24 to 64 bytes in base64; signs what we tell; a comma list during a roll, all sign"
+    )
+    mail_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="whsec_ and 24 to 64 bytes in base64; verifies what a mail service reports; a comma list"
+    )
     policy: Path | None = Field(None, description="TOML file with the merchant's policy; unset: the default policy")
     mode: Literal["observe", "live"] = Field("observe", description="observe plans and never writes; live charges")
     live_switch: Literal["off", "on"] = Field(
@@ -73,7 +87,7 @@ class Settings(BaseSettings):
     keep_events_days: int = Field(90, ge=31, description="How long handled events are kept; Stripe lists them for 30")
     lease_seconds: float = Field(180, gt=0, description="How long one worker owns a case or a notice")
 
-    @field_validator("stripe_webhook_secret", "link_secret", mode="before")
+    @field_validator("stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -118,6 +132,31 @@ class Settings(BaseSettings):
             msg = f"expected at least {LEAST_SECRET} characters, as `openssl rand -hex 32` gives"
             raise ValueError(msg)
         return value
+
+    @field_validator("hook_url")
+    @classmethod
+    def _secure_hook(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not HOOK_URL.fullmatch(value.get_secret_value()):
+            msg = "expected https://host, or http on this machine, with a path or without"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("hook_secret", "mail_webhook_secret")
+    @classmethod
+    def _key(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if not all(_is_key(secret.get_secret_value()) for secret in value):
+            msg = "expected whsec_ and the base64 of 24 to 64 bytes, as `openssl rand -base64 32` gives"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("smtp_url")
+    @classmethod
+    def _mail_server(cls, value: SecretStr | None) -> SecretStr | None:
+        with suppress(ValueError):  # a port that is none
+            if value is None or (SMTP_URL.fullmatch(url := value.get_secret_value()) and urlsplit(url).port != 0):
+                return value
+        msg = "expected smtp://user:password@host:port or smtps://…, with / ? # in the password as %2F %3F %23"
+        raise ValueError(msg)
 
     @field_validator("database_url")
     @classmethod
@@ -166,6 +205,13 @@ class Settings(BaseSettings):
     def live_key(self) -> bool:
         """Whether the key moves real money."""
         return self.stripe_api_key is not None and "_live_" in self.stripe_api_key.get_secret_value()
+
+
+def _is_key(secret: str) -> bool:
+    """Whether a secret has the form that Standard Webhooks asks for."""
+    with suppress(ValueError):
+        return secret.startswith("whsec_") and 24 <= len(b64decode(secret[6:], validate=True)) <= 64  # noqa: PLR2004
+    return False
 
 
 @lru_cache(maxsize=1)

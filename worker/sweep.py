@@ -15,16 +15,18 @@ from datetime import datetime
 
 from sqlalchemy import Connection, func, select, update
 
-from worker import restored
+from worker import restored, stops
 from worker.cases import record
 from worker.charging import Desk
 from worker.failpoints import failpoint
+from worker.hooks import BY_WEBHOOK
 from worker.inbox import drain
 from worker.leases import claim_due
 from worker.models import MACHINE_NOW, cases, outbox
 
 BATCH = 200
 SUSPECT = 2  # crashes in a row
+AT_ONCE = 2  # webhooks under way: a slow endpoint holds up as many threads of all workers, and no more
 
 Send = Callable[[str, int, str], None]
 
@@ -51,7 +53,25 @@ def tick(desk: Desk, send: Send) -> Swept:
         send("dunning.work", case_id, token)
     for message_id, token in messages:
         send("dunning.deliver", message_id, token)
-    return Swept(handled, len(due), len(messages))
+    return Swept(handled, len(due), len(messages) + tell(desk, send))
+
+
+def tell(desk: Desk, send: Send) -> int:
+    """Claim webhooks that are due while few are under way, and send a hint for each; return how many.
+
+    Whoever is done with one calls this too, so a restore has to be asked about here as well.
+    """
+    by_webhook = outbox.c.channel.in_(BY_WEBHOOK)
+    held = select(func.count()).where(by_webhook, outbox.c.lease_until >= MACHINE_NOW)
+    with desk.engine.begin() as db:
+        db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("webhooks", 0))))
+        if any(each.name == stops.RESTORED for each in stops.in_force(db)):
+            return 0
+        free = max(AT_ONCE - db.execute(held).scalar_one(), 0)
+        taken = claim_due(db, outbox, desk.now, free, desk.lease_seconds, by_webhook)
+    for message_id, token in taken:
+        send("dunning.tell", message_id, token)
+    return len(taken)
 
 
 def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
@@ -68,7 +88,7 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
 
 def _claim_messages(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
-        return claim_due(db, outbox, desk.now, BATCH, desk.lease_seconds)
+        return claim_due(db, outbox, desk.now, BATCH, desk.lease_seconds, outbox.c.channel.not_in(BY_WEBHOOK))
 
 
 def _quarantine(db: Connection, now: datetime) -> None:

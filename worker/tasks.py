@@ -12,12 +12,14 @@ from worker import app, audit, catchup, charging, jobs, notices, retention, swee
 from worker.app import celery_app
 from worker.charging import Desk
 from worker.eventfile import Counts
+from worker.hooks import HookError, Hooks
 from worker.links import Links
 from worker.logs import log
 from worker.mail import Mailbox
 from worker.settings import load_settings
+from worker.smtp import MailError
 from worker.stripe_gateway import GatewayError
-from worker.wording import Letterhead
+from worker.words import NotWritten
 
 
 def desk() -> Desk:
@@ -31,15 +33,13 @@ def desk() -> Desk:
         lease_seconds=settings.lease_seconds,
         now=app.now(),
         links=Links.from_settings(settings),
+        hooks=Hooks.from_settings(settings),
     )
 
 
 def mailbox() -> Mailbox:
     """Return where this installation's notices go."""
-    settings = load_settings()
-    smtp_url = settings.smtp_url.get_secret_value() if settings.smtp_url else None
-    letterhead = Letterhead.from_settings(settings)
-    return Mailbox(settings.mail_from, settings.home / "notices", smtp_url, letterhead)
+    return Mailbox.from_settings(load_settings())
 
 
 @celery_app.task(name="dunning.tick")  # type: ignore[untyped-decorator]  # celery has no types
@@ -71,10 +71,19 @@ def deliver(message_id: int, token: str) -> None:
     """Deliver one message of the outbox."""
     try:
         done = notices.deliver(desk(), mailbox(), message_id, UUID(token))
-    except GatewayError as error:
+    except (GatewayError, HookError, MailError, NotWritten) as error:
         log.warning("deliver", message_id=message_id, error=str(error))
     else:
         log.info("deliver", message_id=message_id, done=done)
+
+
+@celery_app.task(name="dunning.tell")  # type: ignore[untyped-decorator]
+def tell(message_id: int, token: str) -> None:
+    """Deliver one message by webhook; whoever is done with one sees to the next."""
+    try:
+        deliver(message_id, token)
+    finally:
+        sweep.tell(desk(), send)
 
 
 @celery_app.task(name="dunning.catch_up")  # type: ignore[untyped-decorator]

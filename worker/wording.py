@@ -84,7 +84,8 @@ def _linear(channel: float) -> float:
 class Bill:
     """One payment as a notice tells of it: what the provider shows, and what we plan.
 
-    ``other_card``: a card was tried that the customer had not chosen for it.
+    ``other_card``: a card was tried that the customer had not chosen for it. ``opt_out``: where the customer can
+    choose to get the necessary notices only.
     """
 
     reading: Reading
@@ -92,16 +93,18 @@ class Bill:
     next_charge: date | None = None
     pay_by: date | None = None
     other_card: bool = False
+    opt_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A notice in words. ``tag`` is its language."""
+    """A notice in words. ``tag`` is its language; ``opt_out`` its link for those who want no more of the kind."""
 
     tag: str
     subject: str
     text: str
     html: str
+    opt_out: str | None = None
 
 
 def compose(
@@ -119,11 +122,14 @@ def compose(
         raise NotWritten(msg)
     told = _Teller(every[tag], locale, letterhead).told(name, bills, policy)
     text, html = (_rendered(letterhead, [f"{name}.{kind}.j2", f"notice.{kind}.j2"], told) for kind in ("txt", "html"))
-    return Letter(tag, told["subject"], f"{text.strip()}\n", html)
+    return Letter(tag, told["subject"], f"{text.strip()}\n", html, told["opt_out"])
 
 
 def page(name: str, due: tuple[int, str] | None, letterhead: Letterhead, style: str, wanted: str | None) -> str:
-    """Return a page behind a link, in the language that is wanted; with a button when an amount is ``due``."""
+    """Return a page behind a link, in the language that is wanted; with a button when an amount is ``due``.
+
+    A page may have a button of its own.
+    """
     every = read_words(letterhead.templates)
     tag, locale = locales.choose(wanted, every)
     texts, amount = every[tag].texts, locales.money(*due, locale) if due else ""
@@ -131,8 +137,8 @@ def page(name: str, due: tuple[int, str] | None, letterhead: Letterhead, style: 
         "lang": tag,
         "style": style,
         "shop": locales.name(letterhead.name),
-        **{key: _filled(text, amount, letterhead) for key, text in texts["pages"][name].items()},
         "button": texts["button"] if due else None,
+        **{key: _filled(text, amount, letterhead) for key, text in texts["pages"][name].items()},
     }
     return _rendered(letterhead, ["page.html.j2"], told)
 
@@ -197,6 +203,8 @@ class _Teller:
             "other_card": texts["other_card"] if is_open and any(bill.other_card for bill in bills) else None,
             "paid": texts["paid"] if is_open else None,
             "help": texts["help"] if is_open else None,
+            "opt_out": bills[0].opt_out if name in policy.optional else None,
+            "fewer": texts["fewer"],
         }
 
     def _amount(self, bill: Bill) -> str:
@@ -315,4 +323,5 @@ def sample(today: date, name: str) -> tuple[Bill, ...]:
         **unknown,
     )
     next_charge = None if confirms else today + timedelta(days=3)
-    return (Bill(reading, next_charge=next_charge, pay_by=today + timedelta(days=14)),)
+    pay_by, opt_out = today + timedelta(days=14), "https://example.com/unsubscribe"
+    return (Bill(reading, next_charge=next_charge, pay_by=pay_by, opt_out=opt_out),)

@@ -4,7 +4,7 @@
 
 This process has imported everything heavy and opened nothing. For each line of JSON on standard input (the
 environment of a pass, with ``MUTANT`` naming a fault of our own) it forks a child that sweeps once and carries every
-hint out; one line with the child's exit status comes back.
+hint out; one line with the child's exit status comes back. After ``DIES_AFTER`` seconds of work the kernel ends it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import smtplib
 import sys
 import traceback
@@ -67,6 +68,7 @@ def one_pass(mutant: str | None) -> None:
     if mutant:
         getattr(import_module("tests.faults.mutants"), mutant)()
     worker.logs.set_up()
+    signal.setitimer(signal.ITIMER_REAL, float(os.environ.get("DIES_AFTER", "0")))
     hints: list[tuple[str, int, str]] = []
     sweep.tick(tasks.desk(), lambda task, row_id, token: hints.append((task, row_id, token)))
     for task, row_id, token in hints:

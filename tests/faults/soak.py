@@ -34,11 +34,14 @@ from tests.faults.harness import LEASE, SECRET, Ground, House, Town, a_house, to
 from tests.faults.proxy import Cut, Proxy
 from tests.worker.bench import Street
 from tests.worker.builders import START, one, sql
-from tests.worker.test_notices import Postbox, smtp
+from tests.worker.postbox import Postbox, smtp
 from worker.practice.events import signature
 
 ROLES = ("worker", "worker.2", "beat", "beat.2", "web")
-PLACES = ("after_claim_commit", "before_send", "after_send", "before_record_commit", "before_mail_commit", "after_mail")
+PLACES = (
+    *("after_claim_commit", "before_send", "after_send", "before_record_commit"),
+    *("before_mail_commit", "before_mail", "after_mail"),
+)
 DOOR = ("429", "409", "500_before", "500_after", "reset_before", "reset_after", "slow", "timeout_after")
 MOST_DAYS, DAYS_A_MINUTE = 30.0, 1.5  # business time under faults: a lease must not be weeks of it
 STEP = timedelta(hours=12)

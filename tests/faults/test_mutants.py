@@ -16,7 +16,7 @@ from tests.faults.conftest import SetStage
 from tests.faults.passes import Stage
 from tests.worker.bench import Scripted
 from tests.worker.builders import FUNDS, LOST, add_notice, opened, payment, sql
-from tests.worker.test_notices import Postbox, smtp
+from tests.worker.postbox import Postbox, smtp
 from worker.models import attempts
 
 SOON = timedelta(hours=1)

@@ -67,13 +67,14 @@ def _hear(bank: str, web: str, heard: set[str]) -> None:
 
 def _tick() -> None:
     """Sweep once and carry out every hint, as Celery does: an exception is logged, and the next one is carried out."""
-    hints: list[tuple[str, int, str]] = []
+    hints: list[tuple[str, int, str]] = [("dunning.work", 1, "no token at all")]
     sweep.tick(tasks.desk(), lambda task, row_id, token: hints.append((task, row_id, token)))
     for task, row_id, token in hints:
         try:
             {"dunning.work": tasks.work, "dunning.deliver": tasks.deliver}[task](row_id, token)
         except Exception:
             logging.getLogger("celery.app.trace").exception("Task %s%r raised", task, (row_id, token))
+        if task == "dunning.deliver":  # the first one has found no mail server
             os.environ.pop("DUNNING_SMTP_URL", None)
             load_settings.cache_clear()
 

@@ -155,6 +155,11 @@ def an_old_message(engine: Engine) -> None:
     add_notice(engine, waiting(engine), at=NOW - 25 * HOUR, due_at=NOW - 25 * HOUR)
 
 
+def a_dead_message(engine: Engine) -> None:
+    """Nobody took it, and nobody tries it again."""
+    add_notice(engine, waiting(engine), at=NOW - DAY, due_at=None, tries=15, error="the endpoint answered 500")
+
+
 def told_twice(engine: Engine) -> None:
     """Two messages to one customer a day apart."""
     for number in (1, 2):
@@ -189,6 +194,7 @@ BREAKS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "No event waits for more than a day.": (an_old_event, ()),
     "No event was given up.": (a_bad_event, ()),
     "No message is overdue by a day.": (an_old_message, ()),
+    "No message of the last 30 days was given up.": (a_dead_message, ()),
     "No customer was told anything twice within the cool-down.": (told_twice, ()),
     "No card was charged beyond its network's budget in the last 30 days.": (beyond_budget, ()),
 }

@@ -122,6 +122,7 @@ def test_a_card_stored_on_the_other_level_is_charged_at_once_and_put_where_the_p
     street.hear(START)
     own_card(street)
     street.work(START)
+    carry_out(street, START, tmp_path)
     new = store(street, ENTERED, default=True)
     sql(street.engine, "UPDATE cases SET news = news + 1, due_at = :at", at=START + HOUR)
     street.work(START + HOUR)

@@ -70,6 +70,6 @@ def test_celery_itself_sees_these_settings() -> None:
         text=True,
         check=True,
     )
-    names = ["audit", "catch_up", "clean_up", "deliver", "sweep_invoices", "tick", "work"]
+    names = ["audit", "catch_up", "clean_up", "deliver", "sweep_invoices", "tell", "tick", "work"]
     assert done.stdout.strip() == f"None True SafeConsumer {[f'dunning.{name}' for name in names]}"
     assert issubclass(SafeConsumer, Consumer)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -37,8 +38,11 @@ from tests.worker.builders import (
 )
 from worker import charging, inbox
 from worker.cases import uses_of
+from worker.models import UNCERTAIN
+from worker.notices import OBSERVED
 from worker.report import make_report
 from worker.stripe_gateway import Unavailable
+from worker.suppressions import OPTED_OUT, REASONS
 
 STOPPED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
@@ -130,10 +134,34 @@ def test_a_payment_after_a_notice_is_credited_to_the_contact(serve: Serve) -> No
     while one(street.engine, "SELECT count(*) FROM outbox") == 0:
         street.go_on()
     assert the_case(street.engine).state == "contacting"
+    sql(street.engine, "UPDATE outbox SET delivered_at = at, due_at = NULL")
     street.hear(START + 5 * DAY)
     row = the_case(street.engine)
     assert (row.state, row.recovered_by) == ("recovered", "after_contact")
     assert street.summary["writes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "delivered_at", "means"),
+    [
+        (REASONS[OPTED_OUT], None, "customer"),
+        (OBSERVED, None, "customer"),
+        (UNCERTAIN, None, "after_contact"),
+        (None, START + 10 * DAY, "customer"),
+    ],
+    ids=["not wanted", "not sent", "perhaps delivered", "after the payment"],
+)
+def test_a_payment_is_credited_to_a_notice_only_if_it_may_have_been_read(
+    serve: Serve, error: str | None, delivered_at: datetime | None, means: str
+) -> None:
+    """What never left the outbox, or only later, has won nothing back."""
+    street = serve(Scripted([payment(decline=LOST)], acts=[("paid", START + 5 * DAY)]))
+    opened(street.engine, payment(decline=LOST))
+    street.work(START)
+    became = {"error": error, "delivered_at": delivered_at}
+    sql(street.engine, "UPDATE outbox SET due_at = NULL, error = :error, delivered_at = :delivered_at", **became)
+    street.hear(START + 5 * DAY)
+    assert the_case(street.engine).recovered_by == means
 
 
 def test_an_invoice_paid_elsewhere_is_not_charged(serve: Serve) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 
 from schedules import Policy
 from tests.worker.builders import START
+from tests.worker.postbox import smtp
 from worker import checks
 from worker.clock import machine_now
 from worker.embedded import Servers
@@ -114,15 +115,36 @@ def test_the_mode_says_whether_money_moves(values: dict[str, Any], detail: str) 
     ("values", "advice"),
     [
         ({}, "DUNNING_SMTP_URL"),
-        ({"smtp_url": "smtp://u:canary@mail.example"}, "DUNNING_MAIL_FROM"),
-        ({"smtp_url": "smtp://u:canary@mail.example", "mail_from": "billing@shop.example"}, None),
+        ({"smtp_url": "right"}, "DUNNING_MAIL_FROM"),
+        ({"smtp_url": "right", "mail_from": "billing@shop.example"}, None),
     ],
 )
 def test_mail_says_where_notices_go(values: dict[str, Any], advice: str | None) -> None:
-    """Kept as files, sent from an address that nobody can answer, or well."""
-    check = checks.mail(given(**values))
+    """Kept as files, sent from an address that nobody can answer, or well: the server let us in."""
+    with smtp(password="canary") as (_, url):
+        address = {"smtp_url": url.replace("//", "//user:canary@")} if values else {}
+        check = checks.mail(given(**{**values, **address}))
     assert (check.ok, "canary" in str(check)) == (True, False)
     assert (advice or "None") in str(check.advice)
+
+
+@pytest.mark.parametrize(
+    ("password", "detail"),
+    [("right", "the mail server refused user or password of DUNNING_SMTP_URL (535)"), (None, "cannot be reached")],
+)
+def test_a_mail_server_that_takes_nothing_from_us_is_told(
+    capsys: pytest.CaptureFixture[str], password: str | None, detail: str
+) -> None:
+    """In one line that names the setting and not its content; a start tells it in the log, and goes on."""
+    with smtp(password=password) as (_, url):
+        there = url if password else "smtp://127.0.0.1:9"
+        settings = given(smtp_url=there.replace("//", "//user:canary@"))
+        check = checks.mail(settings)
+        checks.tell_of_mail(settings)
+    assert (check.ok, detail in check.detail, "DUNNING_SMTP_URL" in str(check)) == (False, True, True)
+    told = capsys.readouterr()
+    assert detail in told.out + told.err
+    assert "canary" not in str(check) + told.out + told.err
 
 
 @pytest.mark.parametrize(("secrets", "detail"), [("", "none"), ("whsec_canary", "1 set"), ("whsec_1,whsec_2", "2 set")])

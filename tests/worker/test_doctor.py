@@ -14,12 +14,14 @@ from sqlalchemy import Engine, make_url
 from schedules import Decline, Policy
 from schedules.policy import DeclineRule
 from tests.worker.bench import Bench, Scripted, Serve
-from tests.worker.builders import CARD, DAY, FUNDS, JSON, START, add_attempt, add_case
+from tests.worker.builders import CARD, DAY, FUNDS, JSON, START, add_attempt, add_case, add_notice
+from tests.worker.postbox import smtp
 from worker import doctor, watch
 from worker.app import make_engine
 from worker.checks import Check, carefully
 from worker.doctor import UnknownCode
 from worker.embedded import Servers
+from worker.models import UNCERTAIN
 from worker.settings import Settings, load_settings
 
 POLICY = Policy.default()
@@ -45,7 +47,14 @@ def bank(serve: Serve) -> Bench:
 
 
 @pytest.fixture
-def configured(running: Servers, bank: Bench) -> Settings:
+def mail_server() -> Iterator[str]:
+    """Give the address of a mail server."""
+    with smtp() as (_, url):
+        yield url
+
+
+@pytest.fixture
+def configured(running: Servers, bank: Bench, mail_server: str) -> Settings:
     """Give the settings of an installation in which everything is as it should be."""
     given: Any = {
         "mode": "live",
@@ -53,7 +62,7 @@ def configured(running: Servers, bank: Bench) -> Settings:
         "stripe_api_key": "rk_test_1",
         "stripe_api_base": f"http://127.0.0.1:{bank.port}",
         "stripe_webhook_secret": "whsec_1",
-        "smtp_url": "smtp://mail.example",
+        "smtp_url": mail_server,
         "mail_from": "billing@shop.example",
     }
     return Settings(**given)
@@ -73,6 +82,7 @@ def test_an_installation_in_order_has_nothing_to_do(engine: Engine, configured: 
         "policy",
         "mail",
         "notices",
+        "webhooks to you",
         "database",
         "clock of the database",
         "broker",
@@ -105,6 +115,17 @@ def test_every_part_that_is_down_is_told_and_hides_no_other(configured: Settings
     assert "DUNNING_BROKER_URL" in str(found["broker"].advice)
     assert "silent_dayz" in found["policy"].detail
     assert "canary" not in str(found)
+
+
+def test_messages_that_perhaps_left_are_told(engine: Engine, configured: Settings) -> None:
+    """Nobody repeats them: a person looks whether they have arrived. One that is being sent is none of them."""
+    case_id = add_case(engine)
+    add_notice(engine, case_id, error=UNCERTAIN)
+    assert "messages" not in named(engine, configured)
+    add_notice(engine, case_id, name="reminder", error=UNCERTAIN, due_at=None)
+    found = named(engine, configured)["messages"]
+    assert (found.ok, found.detail) == (True, "1 perhaps delivered, and not repeated")
+    assert "Message-ID" in str(found.advice)
 
 
 def test_a_database_of_another_shape_is_found(bare: Engine, configured: Settings) -> None:

@@ -176,6 +176,7 @@ def test_a_thank_you_is_sent_where_the_merchant_wants_it(serve: Serve, tmp_path:
     street = serve(Scripted([failed], acts=[("paid", START + DAY)]), policy=Policy(notice_thanks=wanted))
     opened(street.engine, failed)
     street.work(START)
+    assert deliver(street, tmp_path, START, "first")
     street.hear(START + DAY)
     assert the_case(street.engine).recovered_by == "after_contact"
     rows = sql(street.engine, LAST)

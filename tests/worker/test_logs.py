@@ -39,6 +39,7 @@ AMIDST = {
     "4242424242424242 5555555555554444": "[redacted] [redacted]",
     "redis://user:p%s$s@queue:6379/0": "redis://[redacted]@queue:6379/0",
     f"https://shop.example/pay/{'t' * 64} opened": "https://shop.example/pay/[redacted] opened",
+    f"POST /unsubscribe/{'t' * 64} 200": "POST /unsubscribe/[redacted] 200",
     "see https://invoice.stripe.com/i/acct_1/live_YWNjd": "see https://[redacted]",
     "{'id': 'in_1', 'name': 'Ada Hopper', 'city': \"N'Djamena\"}": (
         "{'id': 'in_1', 'name': '[redacted]', 'city': \"[redacted]\"}"

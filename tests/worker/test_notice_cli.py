@@ -13,7 +13,7 @@ from sqlalchemy import Engine
 from tests.worker.bench import Scripted, Serve
 from tests.worker.builders import LOST, START, mail_in, opened, payment, text_of, the_case
 from tests.worker.builders import told as told_of
-from tests.worker.test_notices import smtp
+from tests.worker.postbox import smtp
 from worker.clock import set_clock
 
 Run = Callable[..., CompletedProcess[str]]
@@ -100,7 +100,7 @@ def test_a_test_message_is_sent_by_the_mail_server(notice: Run, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("answer", "told"),
-    [("550 no", "the mail server refused the message (550)"), (None, "the message could not be handed over")],
+    [("550 no", "the message was refused (550)"), (None, "cannot be reached")],
 )
 def test_a_mail_server_that_does_not_take_it_is_told(notice: Run, answer: str | None, told: str) -> None:
     """In one line without the address of the server, which may hold a password."""

@@ -25,6 +25,9 @@ VALUES = {
     "TEMPLATES": "own",
     "PUBLIC_URL": "https://pay.shop.example/dunning/",
     "LINK_SECRET": f"{'1' * 32},{'2' * 64}",
+    "HOOK_URL": "https://crm.shop.example/dunning",
+    "HOOK_SECRET": f"whsec_{'a' * 32},whsec_{'b' * 64}",
+    "MAIL_WEBHOOK_SECRET": f"whsec_{'a' * 32},whsec_{'b' * 64}",
     "POLICY": "policy.toml",
     "MODE": "live",
     "LIVE_SWITCH": "on",
@@ -41,9 +44,9 @@ VALUES = {
 def told(settings: Settings) -> dict[str, object]:
     """Return the settings with what is secret in the clear."""
     found = settings.model_dump()
-    for name in ("stripe_api_key", "smtp_url"):
+    for name in ("stripe_api_key", "smtp_url", "hook_url"):
         found[name] = found[name].get_secret_value()
-    for name in ("stripe_webhook_secret", "link_secret"):
+    for name in ("stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret"):
         found[name] = [secret.get_secret_value() for secret in found[name]]
     return found
 
@@ -90,11 +93,15 @@ def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
     [
         ("DATABASE_URL", "mysql://u:canary@h/db", "postgresql"),
         ("BROKER_URL", "amqp://u:canary@h", "redis"),
+        ("SMTP_URL", "canary.example:25", "smtp://"),
+        ("SMTP_URL", "smtp://u:canary/1@mail.example", "%2F"),
+        ("SMTP_URL", "smtp://u:canary@mail.example:70000", "smtp://"),
         ("PUBLIC_URL", "http://canary.example", "https"),
         ("PUBLIC_URL", "https://", "https"),
         ("PUBLIC_URL", "https://u:canary@shop.example", "https"),
         ("PUBLIC_URL", "https://shop.example/?canary", "https"),
         ("LINK_SECRET", f"{'1' * 32},canary", "32 characters"),
+        ("MAIL_WEBHOOK_SECRET", "whsec_canary", "24 to 64 bytes"),
         ("MODE", "canary", "live"),
         ("REQUESTS_PER_SECOND", "0", "greater than 0"),
         ("REQUESTS_PER_SECOND", "101", "less than or equal to 100"),

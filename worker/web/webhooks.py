@@ -1,5 +1,7 @@
 """How do events come in over HTTP? Verified, stored, answered; handled later. Also health and metrics.
 
+What mail services report of our mails comes in the same way, where a secret for it is set.
+
 Anything malformed is answered 400 or 413 and stores nothing; 5xx only when the event could not be committed.
 """
 
@@ -12,18 +14,19 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker import app, inbox, jobs, stops, watch
+from worker import app, bounces, inbox, jobs, standard_webhooks, stops, watch
 from worker.clock import machine_now
 from worker.logs import log
 from worker.models import cases
 from worker.settings import Settings, load_settings
 from worker.stripe_gateway import StripeGateway, verify_event
-from worker.web import links
+from worker.web import links, unsubscribe
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -67,9 +70,36 @@ def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGat
             Route("/healthz", healthz),
             Route("/readyz", readyz),
             Route("/metrics", metrics),
+            *_of_mail(settings, engine),
             *links.routes(settings, engine, gateway),
+            *unsubscribe.routes(settings, engine),
         ]
     )
+
+
+def _of_mail(settings: Settings, engine: Engine) -> list[Route]:
+    """Return the route for what mail services report; none unless a secret verifies it."""
+    secrets = [secret.get_secret_value() for secret in settings.mail_webhook_secret]
+
+    async def mail_webhook(request: Request) -> Response:
+        try:
+            body = await _body(request)
+            standard_webhooks.verify(secrets, request.headers, body, machine_now())
+            report = bounces.from_webhook(body)
+        except TooLarge as error:
+            return JSONResponse({"error": str(error)}, 413)
+        except ValueError as error:
+            log.warning("mail webhook refused", reason=str(error))
+            return JSONResponse({"error": str(error)}, 400)
+        try:
+            ours = await run_in_threadpool(_note, engine, report) if report else False
+        except SQLAlchemyError as error:
+            log.warning("mail webhook", error=type(error).__name__)
+            return JSONResponse({"error": "try again in a minute"}, 503)
+        log.info("mail webhook", outcome=report.outcome if report else None, ours=ours)
+        return JSONResponse({"ours": ours})
+
+    return [Route("/webhooks/mail", mail_webhook, methods=["POST"])] if secrets else []
 
 
 def serve() -> Starlette:
@@ -105,6 +135,11 @@ def _keep(engine: Engine, event: inbox.Event) -> bool:
         new = bool(inbox.keep(db, [event]))
     watch.did(engine, "web", watch.ANSWERED)
     return new
+
+
+def _note(engine: Engine, report: bounces.Report) -> bool:
+    with engine.begin() as db:
+        return bounces.note(db, report, app.now())
 
 
 def _metrics(engine: Engine) -> bytes:
