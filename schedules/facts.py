@@ -26,6 +26,10 @@ class Card:
     exp_year: int | None = None
     last4: str | None = None
 
+    def expires_by(self, at: datetime) -> bool:
+        """Whether the month until which it is valid is over at ``at``; what is not known does not expire."""
+        return None not in (self.exp_year, self.exp_month) and (self.exp_year, self.exp_month) < (at.year, at.month)
+
     def differs(self, other: Card) -> bool:
         """Whether this is another credential: the number or the expiry changed. What is not known did not change."""
         mine = (self.fingerprint, self.exp_month, self.exp_year, self.last4)

@@ -142,8 +142,9 @@ class Policy:
     take_over: bool = False
     notice_ended: bool = True
     notice_thanks: bool = False
+    notice_expiring: bool = False
     contacts_per_week: int = 2
-    optional: tuple[str, ...] = ("reminder", "second_reminder", "thanks")
+    optional: tuple[str, ...] = ("reminder", "second_reminder", "thanks", "expiring")
     channels: tuple[str, ...] = ("mail",)
     hooks: tuple[str, ...] = ()
     excluded_countries: tuple[str, ...] = ("IN",)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 MONTH = timedelta(days=30)
 TOUCH = timedelta(days=7)
 LAST_NOTICES = {"cancel": "ended", "pause": "paused"}
+NEXT_RENEWAL = timedelta(days=31)
 MOST_SUCCESSES = 6  # older paydays may be those of another employer
 
 
@@ -202,8 +203,15 @@ def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
         post(db, row, step.at, kind="ending", name=policy.ending, channel="stripe", due_at=step.at)
     if step.outcome == "lost" and row.subscription_id is not None and policy.notice_ended:
         _say_last(db, row, LAST_NOTICES.get(policy.ending), policy, step.at)
-    if ended["recovered_by"] == "after_contact" and policy.notice_thanks:
-        _say_last(db, row, "thanks", policy, step.at)
+    if step.outcome == "recovered":
+        _say_last(db, row, _after_recovery(row, str(ended["recovered_by"]), policy, step.at), policy, step.at)
+
+
+def _after_recovery(row: Row[Any], means: str, policy: Policy, now: datetime) -> str | None:
+    """Return what is said once the money has come, if anything: the next renewal matters more than thanks."""
+    if policy.notice_expiring and Card(**row.card).expires_by(now + NEXT_RENEWAL):
+        return "expiring"
+    return "thanks" if policy.notice_thanks and means == "after_contact" else None
 
 
 def _say_last(db: Connection, row: Row[Any], notice: str | None, policy: Policy, now: datetime) -> None:

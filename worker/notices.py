@@ -51,6 +51,7 @@ LAST_WORDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
     "ended": ("lost", ("canceled", "lapsed")),
     "paused": ("lost", (None,)),
     "thanks": ("recovered", ("paid",)),
+    "expiring": ("recovered", ("paid",)),
 }
 
 
@@ -243,7 +244,8 @@ def bill_of(desk: Desk, case: Row[Any], reading: Reading, *, other_card: bool = 
     deadline = case.failed_at + timedelta(days=desk.policy.deadline_days)
     [zone, *_] = place_of(case.card.get("country"), case.time_zone or reading.time_zone).zones
     charged = case.due_at if case.step is not None and case.step["step"] == "charge" else None
-    link = desk.links.to_pay(case.id, deadline) if desk.links else reading.link
+    page = reading.link if reading.ended is None else None  # of a paid invoice there is nothing to do on its page
+    link = desk.links.to_pay(case.id, deadline) if desk.links else page
     amount = reading.amount_minor if reading.ended is None else case.amount_minor
     return Bill(
         reading=replace(reading, link=link, amount_minor=amount),

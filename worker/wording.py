@@ -34,7 +34,8 @@ from worker.settings import Settings
 from worker.words import NotWritten, Words, read_words
 
 # Said once a case is over: nothing is to be paid any more, and no link leads anywhere.
-AFTER = ("ended", "paused", "thanks")
+AFTER = ("ended", "paused", "thanks", "expiring")
+EXPIRING = "expiring"  # but the card can be changed
 CONSEQUENCES = {"cancel": "after_cancel", "pause": "after_pause"}
 BRANDS = {
     "amex": "American Express",
@@ -188,6 +189,8 @@ class _Teller:
         amount = locales.in_a_row([self._amount(bill) for bill in bills], self.locale)
         advice = _advice_for(bills, policy)
         button = texts["button_confirm" if advice == "confirm" else "button"]
+        if name == EXPIRING:
+            button = texts["pages"]["card"]["button"]
         return {
             "lang": self.words.tag,
             "merchant": locales.name(shop.name),
@@ -197,12 +200,12 @@ class _Teller:
             "greeting": texts["greeting"],
             "text": _filled(notice.get("texts" if many else "text", notice["text"]), amount, shop),
             "advice": texts["advice"][advice] if is_open else None,
-            "bills": [self._bill(bill, button, is_open=is_open) for bill in bills],
+            "bills": [self._bill(bill, button, name) for bill in bills],
             "by_answer": texts["by_answer"],
             "after": texts.get(_consequence(bills, policy)) if is_open else None,
             "other_card": texts["other_card"] if is_open and any(bill.other_card for bill in bills) else None,
             "paid": texts["paid"] if is_open else None,
-            "help": texts["help"] if is_open else None,
+            "help": texts["help"] if is_open or name == EXPIRING else None,
             "opt_out": bills[0].opt_out if name in policy.optional else None,
             "fewer": texts["fewer"],
         }
@@ -210,20 +213,18 @@ class _Teller:
     def _amount(self, bill: Bill) -> str:
         return locales.money(bill.reading.amount_minor, bill.reading.currency, self.locale)
 
-    def _bill(self, bill: Bill, button: str, *, is_open: bool) -> dict[str, Any]:
-        """Return the rows that tell of one payment, each a label and its value, and where it can be paid."""
-        texts = self.words.texts
+    def _bill(self, bill: Bill, button: str, name: str) -> dict[str, Any]:
+        """Return the rows that tell of one payment, each a label and its value, and where something can be done."""
+        texts, is_open = self.words.texts, name not in AFTER
         rows = [("amount", self._amount(bill)), ("product", self._product(bill))]
+        if is_open or name == EXPIRING:
+            rows.append(("method", self._method(bill.reading)))
         if is_open:
-            rows += [
-                ("method", self._method(bill.reading)),
-                ("next_charge", self._day(bill.next_charge)),
-                ("pay_by", self._day(bill.pay_by)),
-            ]
+            rows += [("next_charge", self._day(bill.next_charge)), ("pay_by", self._day(bill.pay_by))]
         return {
             "facts": [(texts[label], value) for label, value in rows if value],
-            "is_open": is_open,
-            "link": bill.reading.link if is_open else None,
+            "is_open": is_open or name == EXPIRING,
+            "link": bill.reading.link if is_open or name == EXPIRING else None,
             "button": button,
         }
 
@@ -283,6 +284,7 @@ def names(policy: Policy) -> tuple[str, ...]:
         "authentication",
         *(after if policy.notice_ended else ()),
         *(("thanks",) if policy.notice_thanks else ()),
+        *((EXPIRING,) if policy.notice_expiring else ()),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from schedules import Policy
 from schedules.policy import Rung
 from tests.worker.bench import Bench, Scripted, Serve
 from tests.worker.builders import (
+    CARD,
     DAY,
     HOUR,
     LOST,
@@ -37,7 +39,8 @@ from worker.models import outbox
 from worker.words import NotWritten
 
 NEW_YORK = ZoneInfo("America/New_York")
-LAST = "SELECT id, name, at, due_at, delivered_at, error FROM outbox WHERE name IN ('ended', 'paused', 'thanks')"
+LAST = """SELECT id, name, at, due_at, delivered_at, error FROM outbox
+          WHERE name IN ('ended', 'paused', 'thanks', 'expiring')"""
 
 
 def lost(serve: Serve, **policy: Any) -> Bench:
@@ -167,6 +170,26 @@ def test_a_notice_that_somebody_is_writing_at_this_moment_counts_too(serve: Serv
         somebody.execute(text("SELECT pg_advisory_xact_lock(hashtextextended('cus_1', 0))"))
         street.run()
     assert last(street).at >= the_case(street.engine).closed_at + 2 * DAY
+
+
+@pytest.mark.parametrize(("month", "said"), [(1, ["expiring"]), (2, ["thanks"])])
+def test_whose_card_expires_before_the_next_renewal_is_asked_for_a_new_one(
+    serve: Serve, tmp_path: Path, month: int, said: list[str]
+) -> None:
+    """Instead of thanks; with the card, and without a link that leads to a paid invoice."""
+    failed = payment(decline=LOST, card=replace(CARD, exp_month=month, exp_year=2026))
+    policy = Policy(notice_thanks=True, notice_expiring=True)
+    street = serve(Scripted([failed], acts=[("paid", START + DAY)]), policy=policy)
+    opened(street.engine, failed)
+    street.work(START)
+    assert deliver(street, tmp_path, START, "first")
+    street.hear(START + DAY)
+    [row] = rows = sql(street.engine, LAST)
+    assert [each.name for each in rows] == said
+    assert deliver(street, tmp_path, row.due_at, row.name)
+    text = text_of(mail_in(next(tmp_path.glob(f"*-{row.name}.eml"))))
+    assert ("expires soon" in text, "Mastercard ending in 4444" in text) == (month == 1, month == 1)
+    assert "http" not in text
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -321,6 +321,17 @@ def test_of_an_ended_case_nothing_is_due_any_more(shop: Open, engine: Engine, me
     assert street.requests == asked
 
 
+def test_of_a_paid_case_the_card_can_be_changed_while_it_is_about_to_expire(shop: Open, engine: Engine) -> None:
+    """The button leads to the portal; in observe mode, which makes no session, the customer is asked to answer."""
+    old = {"exp_month": START.month, "exp_year": START.year}
+    street = shop()
+    change(engine, state="recovered", closed_at=START, due_at=None, card=old)
+    shown, led = street.ask(), street.ask("POST")
+    assert ("Your card expires soon" in shown.text, "Update the card</button>" in shown.text) == (True, True)
+    assert (led.status_code, led.headers["Location"].startswith(PORTAL)) == (303, True)
+    assert "Please answer our message" in shop(mode="observe").ask("POST").text
+
+
 def test_an_invoice_paid_a_moment_ago_is_not_due_although_no_event_has_come(shop: Open) -> None:
     """The bank is read before the customer is sent there."""
     street = shop()

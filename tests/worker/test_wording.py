@@ -26,7 +26,18 @@ from worker.words import read_words
 
 LANGUAGES = ("de", "en", "es", "fr", "it", "ja", "nl", "pt-BR", "zh-CN", "zh-TW")
 WITHOUT_PLURAL = ("ja", "zh-CN", "zh-TW")
-NOTICES = ("first", "authentication", "reminder", "second_reminder", "last_chance", "ended", "paused", "thanks")
+NOTICES = (
+    "first",
+    "authentication",
+    "reminder",
+    "second_reminder",
+    "last_chance",
+    "ended",
+    "paused",
+    "thanks",
+    "expiring",
+)
+WITH_A_LINK = {*NOTICES} - {"ended", "paused", "thanks"}
 SHOP = Letterhead("Ada's Shop & Co")
 TODAY, LAST = date(2026, 1, 15), date(2026, 2, 8)
 CARD = Card("fp", "visa", "credit", "US", 9, 2029, "4242")
@@ -142,7 +153,7 @@ def test_every_notice_in_every_language_tells_the_same_in_both_forms(tag: str, n
                 assert not [fact for fact in expected if fact not in form]
             assert not [hole for hole in ("{", "}", "None", "Undefined", "amount") if hole in form]
             assert not [word for word in SECRETS[tag] if word in form.lower()]
-        links = [each.reading.link for each in some if each.reading.link and name not in AFTER]
+        links = [each.reading.link for each in some if each.reading.link and name in WITH_A_LINK]
         assert [each["href"] for each in html.all("a")] == links
         assert [line for line in told.text.splitlines() if line.startswith("https://")] == links
 
@@ -159,7 +170,7 @@ def test_the_html_is_good_for_screen_readers_and_loads_nothing(tag: str, name: s
     assert {each["scope"] for each in found.all("th")} == {"row"}
     assert "width=device-width, initial-scale=1" in [each.get("content") for each in found.all("meta")]
     assert {each for each, _ in found.found} <= ELEMENTS
-    assert html.count("http") == len(found.all("a")) == (name not in AFTER)
+    assert html.count("http") == len(found.all("a")) == (name in WITH_A_LINK)
     assert "url(" not in html
     assert "16px" in html
 
@@ -337,12 +348,12 @@ def test_the_merchant_shows_in_name_and_colour() -> None:
 
 @pytest.mark.parametrize("tag", LANGUAGES)
 def test_every_page_is_there_in_every_language(tag: str) -> None:
-    """With the amount where something is due, and a button there and where fewer messages can be chosen."""
+    """With the amount where something is due, and a button there, to change a card, and to choose fewer messages."""
     pages = read_words(None)["en"].texts["pages"]
     shown = {name: page(name, (1999, "brl") if name == "due" else None, SHOP, "", tag) for name in pages}
     assert all(f'<html lang="{tag}">' in html for html in shown.values())
     assert money(1999, "brl", Locale.parse(tag, sep="-")) in shown["due"]
-    assert [name for name, html in shown.items() if "<button>" in html] == ["due", "unsubscribe"]
+    assert [name for name, html in shown.items() if "<button>" in html] == ["due", "card", "unsubscribe"]
     assert not [html for html in shown.values() if "{" in html]
 
 
@@ -351,6 +362,7 @@ def test_the_policy_says_which_notices_there_are() -> None:
     ladder = ("first", "reminder", "second_reminder", "last_chance", "authentication")
     assert names(Policy()) == ladder
     assert names(Policy(ending="cancel", notice_thanks=True)) == (*ladder, "ended", "thanks")
+    assert names(Policy(notice_expiring=True)) == (*ladder, "expiring")
     assert names(Policy(ending="pause", notice_ended=False)) == ladder
 
 

@@ -15,7 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
+from schedules import Card
 from worker import app
+from worker.cases import NEXT_RENEWAL
 from worker.links import BadLink, Links, OldLink
 from worker.logs import log
 from worker.models import OPEN_STATES, cases
@@ -52,6 +54,8 @@ class PaymentPages:
         except SQLAlchemyError as error:
             log.warning("link", error=type(error).__name__)
             return self.pages.page("later", asked_for(request))
+        if case.state == "recovered" and Card(**case.card).expires_by(app.now() + NEXT_RENEWAL):
+            return self._change(case) if request.method == "POST" else self.pages.page("card", case.locale)
         if case.state not in OPEN_STATES or case.ended is not None:
             return self.pages.page("over", case.locale)
         if request.method == "POST":
@@ -81,6 +85,11 @@ class PaymentPages:
         proves = reading.waits_for_customer or (reading.decline is not None and reading.decline.code == PROOF)
         where = (reading.link if proves else None) or self._portal(case) or reading.link
         log.info("link", case_id=case.id, found=where is not None)
+        return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", case.locale)
+
+    def _change(self, case: Row[Any]) -> Response:
+        """Redirect to the portal, where a card can be changed though nothing is due."""
+        where = self._portal(case)
         return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", case.locale)
 
     def _portal(self, case: Row[Any]) -> str | None:
