@@ -26,18 +26,8 @@ from worker.words import read_words
 
 LANGUAGES = ("de", "en", "es", "fr", "it", "ja", "nl", "pt-BR", "zh-CN", "zh-TW")
 WITHOUT_PLURAL = ("ja", "zh-CN", "zh-TW")
-NOTICES = (
-    "first",
-    "authentication",
-    "reminder",
-    "second_reminder",
-    "last_chance",
-    "ended",
-    "paused",
-    "thanks",
-    "expiring",
-)
-WITH_A_LINK = {*NOTICES} - {"ended", "paused", "thanks"}
+WITH_A_LINK = ("first", "authentication", "reminder", "second_reminder", "last_chance", "expiring")
+NOTICES = (*WITH_A_LINK, "ended", "paused", "thanks")
 SHOP = Letterhead("Ada's Shop & Co")
 TODAY, LAST = date(2026, 1, 15), date(2026, 2, 8)
 CARD = Card("fp", "visa", "credit", "US", 9, 2029, "4242")

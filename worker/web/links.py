@@ -54,10 +54,8 @@ class PaymentPages:
         except SQLAlchemyError as error:
             log.warning("link", error=type(error).__name__)
             return self.pages.page("later", asked_for(request))
-        if case.state == "recovered" and Card(**case.card).expires_by(app.now() + NEXT_RENEWAL):
-            return self._change(case) if request.method == "POST" else self.pages.page("card", case.locale)
         if case.state not in OPEN_STATES or case.ended is not None:
-            return self.pages.page("over", case.locale)
+            return self._after(case, request.method)
         if request.method == "POST":
             return self._lead(case)
         return self.pages.page("due", case.locale, (case.amount_minor, case.currency))
@@ -87,8 +85,12 @@ class PaymentPages:
         log.info("link", case_id=case.id, found=where is not None)
         return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", case.locale)
 
-    def _change(self, case: Row[Any]) -> Response:
-        """Redirect to the portal, where a card can be changed though nothing is due."""
+    def _after(self, case: Row[Any], method: str) -> Response:
+        """Say that nothing is due; of a paid case whose card expires soon, offer to change it in the portal."""
+        if case.state != "recovered" or not Card(**case.card).expires_by(app.now() + NEXT_RENEWAL):
+            return self.pages.page("over", case.locale)
+        if method != "POST":
+            return self.pages.page("card", case.locale)
         where = self._portal(case)
         return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", case.locale)
 
