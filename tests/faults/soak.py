@@ -321,9 +321,9 @@ def settle(soak: Soak, over: float) -> float:
 def finish(soak: Soak) -> None:
     """Let the clock go on, without faults, until no case is open."""
     house, last = soak.house, START + timedelta(days=MOST_DAYS + 60)
-    while one(house.ground.engine, "SELECT count(*) FROM cases WHERE closed_at IS NULL AND quarantined_at IS NULL"):
-        if house.now > last:
-            break
+    still = "SELECT count(*) FROM cases WHERE closed_at IS NULL AND quarantined_at IS NULL"
+    while (number := one(house.ground.engine, still)) and house.now <= last:
+        click.echo(f"without faults  {house.now:%d %b %H:%M}  {number} cases open")
         house.at(house.now + STEP)
         house.bench.control("advance", {})
         soak.catch_up()

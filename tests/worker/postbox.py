@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from worker.models import outbox
 from worker.smtp import MailError
 from worker.words import NotWritten
 
+logging.getLogger("mail.log").setLevel(logging.ERROR)  # the server's own log holds the addresses that it was given
 CUT, SILENCE, TAKEN_AND_CUT = "cut", "silence", "250 taken, but nobody hears of it"
 
 

@@ -133,7 +133,7 @@ def test_mail_says_where_notices_go(values: dict[str, Any], advice: str | None) 
     [("right", "the mail server refused user or password of DUNNING_SMTP_URL (535)"), (None, "cannot be reached")],
 )
 def test_a_mail_server_that_takes_nothing_from_us_is_told(
-    capsys: pytest.CaptureFixture[str], password: str | None, detail: str
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, password: str | None, detail: str
 ) -> None:
     """In one line that names the setting and not its content; a start tells it in the log, and goes on."""
     with smtp(password=password) as (_, url):
@@ -142,9 +142,9 @@ def test_a_mail_server_that_takes_nothing_from_us_is_told(
         check = checks.mail(settings)
         checks.tell_of_mail(settings)
     assert (check.ok, detail in check.detail, "DUNNING_SMTP_URL" in str(check)) == (False, True, True)
-    told = capsys.readouterr()
-    assert detail in told.out + told.err
-    assert "canary" not in str(check) + told.out + told.err
+    told = "".join(capfd.readouterr()) + caplog.text
+    assert detail in told
+    assert "canary" not in str(check) + told
 
 
 @pytest.mark.parametrize(("secrets", "detail"), [("", "none"), ("whsec_canary", "1 set"), ("whsec_1,whsec_2", "2 set")])

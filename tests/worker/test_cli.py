@@ -279,6 +279,7 @@ def test_doctor_works_where_the_worker_would_not_start(run: Run, tmp_path: Path)
         "policy": "FAIL",
         "mail": "look",
         "notices": "ok",
+        "webhooks to you": "ok",
         "database": "ok",
         "clock of the database": "ok",
         "broker": "ok",
