@@ -199,12 +199,21 @@ def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     db.execute(update(cases).where(cases.c.id == row.id).values(**ended))
     record(db, row.id, step.at, "closed", as_json(step))
     tell(db, row, f"case.{step.outcome}", policy, step.at, recovered_by=ended["recovered_by"])
+    if step.outcome == "lost" and not _opened_in_time(db, row, policy):
+        return  # nothing was tried: what becomes of the subscription is for a person to say
     if step.outcome == "lost" and policy.ending not in ("leave", "release"):
         post(db, row, step.at, kind="ending", name=policy.ending, channel="stripe", due_at=step.at)
     if step.outcome == "lost" and row.subscription_id is not None and policy.notice_ended:
         _say_last(db, row, LAST_NOTICES.get(policy.ending), policy, step.at)
     if step.outcome == "recovered":
         _say_last(db, row, _after_recovery(row, str(ended["recovered_by"]), policy, step.at), policy, step.at)
+
+
+def _opened_in_time(db: Connection, row: Row[Any], policy: Policy) -> bool:
+    """Whether the case was opened before its deadline; a file or a long outage brings failures that are older."""
+    opened = select(func.min(history.c.at)).where(history.c.case_id == row.id, history.c.what == "opened")
+    at = db.execute(opened).scalar_one()
+    return at is None or at < row.failed_at + timedelta(days=policy.deadline_days)
 
 
 def _after_recovery(row: Row[Any], means: str, policy: Policy, now: datetime) -> str | None:

@@ -131,6 +131,17 @@ def test_nothing_is_said_where_nothing_ended_or_nobody_wants_it(serve: Serve, ch
     assert sql(lost(serve, **changes).engine, LAST) == []
 
 
+def test_a_failure_that_is_older_than_the_deadline_ends_no_subscription(serve: Serve) -> None:
+    """A file of last year, or an outage of weeks: the case is lost, and nothing was asked of the provider."""
+    failed = payment(failed_at=START - 29 * DAY)
+    street = serve(Scripted([failed]), policy=Policy(ending="cancel"))
+    opened(street.engine, failed)
+    street.run()
+    assert the_case(street.engine).state == "lost"
+    assert sql(street.engine, "SELECT kind, name FROM outbox") == []
+    assert street.books.ledger.attempts == []
+
+
 def test_a_subscription_does_not_fail_and_end_on_one_day(serve: Serve) -> None:
     """The last rung is said hours before the end: what follows waits for the cool-down, and for another day."""
     ladder = (Rung("first", 0), Rung("last_chance", 27))
