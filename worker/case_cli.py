@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from datetime import timedelta
 from functools import wraps
@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, select
 
 from schedules.declines import DeclineClass
 from schedules.steps import utc_text
-from worker import app, repair, stops, timeline
+from worker import app, repair, replay, stops, timeline
 from worker.installation import as_json, installation, show
 from worker.locales import money
 from worker.models import OPEN_STATES, OUTCOMES, cases
@@ -31,6 +31,7 @@ SORTS = {
     "case": cases.c.id,
 }
 Command = Callable[..., Any]
+Verdict = repair.Verdict | replay.Verdict
 
 
 @click.group()
@@ -167,10 +168,10 @@ def _tell_case(told: dict[str, Any]) -> None:
         click.echo(f"if {change['if']}: {change['then']}")
 
 
-def acting(name: str, told: str) -> click.Command:
+def acting(name: str, text: str) -> click.Command:
     """Make the command that does ``name`` to cases, named one by one, in a file, or by what they have in common."""
 
-    @case.command(name, help=told)
+    @case.command(name, help=text)
     @click.argument("ids", nargs=-1)
     @click.option(
         "--file", type=click.File("r", encoding="utf-8", errors="replace"), help="One id in each line; - too."
@@ -201,8 +202,8 @@ def acting(name: str, told: str) -> click.Command:
             chosen = list(islice(dict.fromkeys(listed), limit))
             if not dry_run and not yes and (len(chosen) > 1 or not ids):
                 _ask(wish, chosen)
-            verdicts = list(_told(repair.carry_out(app.engine(), wish, chosen), quiet=as_json))
-        _sum_up(verdicts, dry=dry_run, as_json=as_json)
+            verdicts = list(told(repair.carry_out(app.engine(), wish, chosen), quiet=as_json))
+        sum_up(verdicts, dry=dry_run, as_json=as_json)
 
     made: click.Command = command
     return made
@@ -223,7 +224,8 @@ def _ask(wish: repair.Wish, chosen: list[str]) -> None:
     click.confirm(f"{wish.name} {len(chosen)} cases? {effect}", abort=True, err=True)
 
 
-def _told(verdicts: Iterable[repair.Verdict], *, quiet: bool) -> Iterator[repair.Verdict]:
+def told(verdicts: Iterable[Verdict], *, quiet: bool) -> Iterator[Verdict]:
+    """Pass verdicts on, and print each unless it is to be quiet."""
     for each in verdicts:
         if not quiet:
             what = click.style("done   ", fg="green") if each.done else click.style("skipped", fg="yellow")
@@ -231,7 +233,8 @@ def _told(verdicts: Iterable[repair.Verdict], *, quiet: bool) -> Iterator[repair
         yield each
 
 
-def _sum_up(verdicts: list[repair.Verdict], *, dry: bool, as_json: bool) -> None:
+def sum_up(verdicts: Sequence[Verdict], *, dry: bool, as_json: bool) -> None:
+    """Print how many wishes were fulfilled; end with 1 unless all were."""
     done = sum(each.done for each in verdicts)
     if as_json:
         show({"dry_run": dry, "done": done, "verdicts": [each.as_json() for each in verdicts]})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import sys
 import time
@@ -11,7 +10,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,6 +35,7 @@ from worker import (
     operations,
     outbox_cli,
     plans,
+    replay_cli,
     report_view,
     suppression_cli,
     tasks,
@@ -44,7 +44,7 @@ from worker import (
 )
 from worker.doctor import examine
 from worker.embedded_site import EmbeddedError
-from worker.installation import as_json, installation, show
+from worker.installation import as_json, installation, instant_named, show
 from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
 from worker.settings import SettingsError, load_settings
@@ -87,7 +87,7 @@ def main() -> None:
     logs.set_up()
 
 
-for operation in (*operations.COMMANDS, case_cli.case, notice_cli.notice, outbox_cli.outbox):
+for operation in (*operations.COMMANDS, *replay_cli.COMMANDS, case_cli.case, notice_cli.notice, outbox_cli.outbox):
     main.add_command(operation)
 for operation in suppression_cli.COMMANDS:
     notice_cli.notice.add_command(operation)
@@ -123,19 +123,11 @@ def ingest(file: BinaryIO, as_json: bool) -> None:
 
 
 def _since(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """Return the instant that ``30d``, ``2h`` or an ISO time names; without an offset it is UTC."""
+    """Return the instant that is named, as far back as the provider lists events."""
     if value is None:
         return None
     now = app.now()
-    try:
-        if ago := re.fullmatch("([0-9]{1,4})([dh])", value):
-            at = now - timedelta(**{"days" if ago[2] == "d" else "hours": int(ago[1])})
-        else:
-            at = datetime.fromisoformat(value)
-    except ValueError:
-        msg = f"{value!r} is no time: expected 30d, 2h or 2026-01-31T12:00"
-        raise click.BadParameter(msg) from None
-    at = at if at.tzinfo else at.replace(tzinfo=UTC)
+    at = instant_named(value, now)
     if not now - catchup.LISTED <= at <= now:
         msg = f"{value} is in the future, or further back than the {catchup.LISTED.days} days that Stripe lists events"
         raise click.BadParameter(msg)

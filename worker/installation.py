@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import click
@@ -43,6 +45,18 @@ def installation(*, migrate: bool | None = None, check: bool = True) -> Iterator
             yield
         finally:
             app.engine().dispose()
+
+
+def instant_named(text: str, now: datetime) -> datetime:
+    """Return the instant that ``30d``, ``2h`` or an ISO time names; without an offset it is UTC."""
+    try:
+        if ago := re.fullmatch("([0-9]{1,4})([dh])", text):
+            return now - timedelta(**{"days" if ago[2] == "d" else "hours": int(ago[1])})
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        msg = f"{text!r} is no time: expected 30d, 2h or 2026-01-31T12:00"
+        raise click.BadParameter(msg) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 def show(value: Any) -> None:

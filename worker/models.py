@@ -264,6 +264,19 @@ heartbeats = Table(
     prefixes=["UNLOGGED"],  # the next work done writes it anew
 )
 
+failures = Table(
+    "failures",
+    metadata,
+    Column("id", BigInteger, Identity(), primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("row_id", BigInteger),  # of the case or the message that it was about
+    Column("error", Text, nullable=False),
+    Column("count", Integer, nullable=False, server_default=text("1")),
+    Column("first_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    Column("last_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    UniqueConstraint("task", "row_id", postgresql_nulls_not_distinct=True),
+)
+
 jobs = Table(
     "jobs",
     metadata,

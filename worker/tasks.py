@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from celery.signals import task_success, worker_ready
+from celery.signals import task_failure, task_success, worker_ready
 
-from worker import app, audit, catchup, charging, jobs, notices, retention, sweep, watch
+from worker import app, audit, catchup, charging, jobs, notices, replay, retention, sweep, watch
 from worker.app import celery_app
 from worker.charging import Desk
 from worker.eventfile import Counts
@@ -139,6 +139,12 @@ def clean_up() -> None:
 def note_success(sender: Any, **_given: Any) -> None:
     """A task was done: that is this worker's heartbeat."""
     watch.did(app.engine(), "worker", sender.name)
+
+
+@task_failure.connect  # type: ignore[untyped-decorator]
+def keep_failure(sender: Any, exception: BaseException, args: Any, **_given: Any) -> None:
+    """A task ended in an error that nobody expected: it is kept for a person, with what it was about."""
+    replay.note_failure(app.engine(), sender.name, args[0] if args else None, exception)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
