@@ -164,6 +164,11 @@ def _tell_case(told: dict[str, Any]) -> None:
         click.echo(f"next: {told['step']['step']} at {told['step']['at']}, because")
         for reason in told["step"]["reasons"]:
             click.echo(f"  {reason}")
+    if told["events"]:
+        click.echo("told by the provider")
+    for event in told["events"]:
+        state = event["error"] or ("" if event["handled"] else "waits")
+        click.echo(f"  {event['received_at']}  {event['type']}  {event['id']}  {state}".rstrip())
     for change in told["would_change"]:
         click.echo(f"if {change['if']}: {change['then']}")
 
@@ -200,7 +205,7 @@ def acting(name: str, text: str) -> click.Command:
             listed = [*ids, *_lines(file)] or _matching(filters)
             wish = repair.Wish(name, reason, app.policy(), app.now(), dry_run)
             chosen = list(islice(dict.fromkeys(listed), limit))
-            if not dry_run and not yes and (len(chosen) > 1 or not ids):
+            if chosen and not dry_run and not yes and (len(chosen) > 1 or not ids):
                 _ask(wish, chosen)
             verdicts = list(told(repair.carry_out(app.engine(), wish, chosen), quiet=as_json))
         sum_up(verdicts, dry=dry_run, as_json=as_json)

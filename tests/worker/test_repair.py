@@ -260,6 +260,12 @@ def test_cases_are_named_in_one_way(operate: Operate, given: list[str]) -> None:
     assert "one of the three" in done.stderr
 
 
+def test_where_no_case_is_meant_nothing_is_asked(operate: Operate) -> None:
+    """And nothing is wrong."""
+    done = operate("stop", "--stuck")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "0 of 0 done\n", "")
+
+
 def test_the_list_can_be_sorted_cut_and_read_by_a_spreadsheet(operate: Operate, engine: Engine) -> None:
     """The class of a refusal is shown, and can be asked for."""
     for number, cents in enumerate([500, 900, 700], start=1):
@@ -288,6 +294,7 @@ def test_a_case_is_shown_with_all_that_happened_what_comes_why_and_what_would_ch
     text = operate("show", "1").stdout
     assert all(reason in text for reason in shown["step"]["reasons"])
     assert "if it is paid now: close recovered at" in text
+    assert all(each["id"] in text for each in shown["events"])
 
 
 def test_every_planned_step_of_a_thousand_cases_has_its_reasons(operate: Operate, engine: Engine) -> None:
