@@ -7,14 +7,18 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, func, select
 
-from worker.models import OUTCOMES, attempts, cases, outbox
+from worker.models import OUTCOMES, attempts, cases, history, outbox
 
+TAKEN_BACK = ("disputed", "refunded")  # as the inbox notes it in the history of a recovered case
 MEANS = ("card_update", "silent_retry", "after_contact", "customer")
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``value`` is minor units by currency: failed, and recovered by each means; they are never added up."""
+    """``value`` is minor units by currency: failed, and recovered by each means; they are never added up.
+
+    ``taken_back`` counts those of the recovered whose money was refunded or disputed later, wholly or in part.
+    """
 
     cases: int
     states: dict[str, int]
@@ -23,6 +27,7 @@ class Report:
     attempts: int
     notices: int
     median_days: float | None
+    taken_back: int
 
     @property
     def unfinished(self) -> int:
@@ -65,6 +70,7 @@ def make_report(db: Connection) -> Report:
         attempts=_count(db, attempts, attempts.c.state.in_(("succeeded", "declined"))),
         notices=_messages(db),
         median_days=_days(db.execute(median).scalar()),
+        taken_back=_taken_back(db),
     )
 
 
@@ -81,6 +87,12 @@ def _messages(db: Connection) -> int:
     message = func.count(func.coalesce(outbox.c.merged_into, outbox.c.id).distinct())
     left = outbox.c.kind == "notice", outbox.c.delivered_at.is_not(None)
     return int(db.execute(select(message).where(*left)).scalar_one())
+
+
+def _taken_back(db: Connection) -> int:
+    """Count the cases whose money went back after it had come."""
+    lines = select(func.count(history.c.case_id.distinct())).where(history.c.what.in_(TAKEN_BACK))
+    return int(db.execute(lines).scalar_one())
 
 
 def _days(found: Any) -> float | None:

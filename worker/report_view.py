@@ -30,8 +30,10 @@ def tell(report: Report) -> None:
     told = report.as_json()
     per_recovery, per_case = told["attempts_per_recovery"] or 0, told["notices_per_case"]
     ratios = f"{per_recovery:.1f} charges per recovery, {per_case:.1f} notices per case"
+    back = f"; {report.taken_back} were refunded or disputed later" if report.taken_back else ""
     days = "" if report.median_days is None else f", {report.median_days:.1f} days to recovery (median)"
-    console.print(f"{report.cases} failed payments, {report.unfinished} still open; {ratios}{days}", soft_wrap=True)
+    counts = f"{report.cases} failed payments, {report.unfinished} still open"
+    console.print(f"{counts}; {ratios}{days}{back}", soft_wrap=True)
 
 
 def _row(report: Report, count: int, means: tuple[str, ...]) -> tuple[str, str, str]:

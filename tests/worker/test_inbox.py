@@ -35,6 +35,7 @@ from tests.worker.builders import (
 )
 from worker import inbox, sweep
 from worker.cases import uses_of
+from worker.report import make_report
 
 POLICY = Policy.default()
 
@@ -264,6 +265,9 @@ def test_money_that_is_taken_back_stands_in_the_history_of_its_case(
     assert the_case(street.engine) == before
     assert told(street.engine)[-1] == what
     assert told(street.engine).count(what) == 1
+    with street.engine.connect() as db:
+        found = make_report(db)
+    assert (found.recovered_count, found.taken_back) == (1, 1)
 
 
 @pytest.mark.parametrize("change", [{"cancel_at_period_end": True}, {"pause_collection": {"behavior": "void"}}])
