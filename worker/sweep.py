@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Table, func, select, update
 
 from worker import restored, stops
 from worker.cases import record
@@ -24,7 +24,7 @@ from worker.inbox import drain
 from worker.leases import claim_due
 from worker.models import MACHINE_NOW, cases, outbox
 
-BATCH = 200
+A_SECOND = 5  # are claimed for each second of a lease, which is less than one worker does in it
 SUSPECT = 2  # crashes in a row
 AT_ONCE = 2  # webhooks under way: a slow endpoint holds up as many threads of all workers, and no more
 
@@ -78,7 +78,8 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
         _quarantine(db, desk.now)
         free = cases.c.quarantined_at.is_(None)
-        taken = claim_due(db, cases, desk.now, BATCH, desk.lease_seconds, free, cases.c.claims < SUSPECT)
+        room = _room(db, cases, desk)
+        taken = claim_due(db, cases, desk.now, room, desk.lease_seconds, free, cases.c.claims < SUSPECT)
         if _nobody_is_alone(db):
             taken += claim_due(db, cases, desk.now, 1, desk.lease_seconds, free, cases.c.claims >= SUSPECT)
         failpoint("before_claim_commit")
@@ -88,7 +89,17 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
 
 def _claim_messages(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
-        return claim_due(db, outbox, desk.now, BATCH, desk.lease_seconds, outbox.c.channel.not_in(BY_WEBHOOK))
+        room = _room(db, outbox, desk)
+        return claim_due(db, outbox, desk.now, room, desk.lease_seconds, outbox.c.channel.not_in(BY_WEBHOOK))
+
+
+def _room(db: Connection, table: Table, desk: Desk) -> int:
+    """Return how many more rows can be claimed before the last of them would wait in the queue for its lease to end.
+
+    Beyond that workers would be busy with hints that are worth nothing any more, and the later the more.
+    """
+    held = select(func.count()).where(table.c.lease_until >= MACHINE_NOW)
+    return max(int(A_SECOND * desk.lease_seconds) - int(db.execute(held).scalar_one()), 0)
 
 
 def _quarantine(db: Connection, now: datetime) -> None:

@@ -1,0 +1,54 @@
+"""Does the sweep claim what is due, and no more than can be done before the claims run out?"""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import insert
+
+from tests.worker.bench import Bench, Serve
+from tests.worker.builders import START, add_case, add_notice, case_row, sql
+from worker import sweep
+from worker.models import cases
+
+EXPIRE = "UPDATE {} SET lease_until = clock_timestamp() - interval '1 second' WHERE lease_token IS NOT NULL"
+
+
+def claimed(street: Bench) -> list[tuple[str, int]]:
+    """Sweep once; return the task and the number of each hint."""
+    hints: list[tuple[str, int]] = []
+    sweep.tick(street.desk(START), lambda task, number, _token: hints.append((task, number)))
+    return hints
+
+
+def many(street: Bench, number: int) -> int:
+    """Make so many cases that are due; return how many can be claimed at once."""
+    with street.engine.begin() as db:
+        db.execute(insert(cases), [case_row(payment_id=f"in_{n}") for n in range(number)])
+    return int(sweep.A_SECOND * street.desk(START).lease_seconds)
+
+
+def test_no_more_is_claimed_than_is_done_within_a_lease(serve: Serve) -> None:
+    """The oldest first; what is given back makes room for as much, and what was never taken is claimed again."""
+    street = serve()
+    room = many(street, 2000)
+    assert 0 < room < 2000
+    first = claimed(street)
+    assert [number for _, number in first] == list(range(1, room + 1))
+    assert claimed(street) == []
+    sql(street.engine, "UPDATE cases SET lease_token = NULL, lease_until = NULL, due_at = NULL, state = 'lost',"
+        " closed_at = :now WHERE id <= 7", now=START)  # fmt: skip
+    assert [number for _, number in claimed(street)] == list(range(room + 1, room + 8))
+    sql(street.engine, EXPIRE.format("cases"))
+    assert [number for _, number in claimed(street)] == list(range(8, room + 8))
+
+
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_cases_that_wait_hold_up_no_message(serve: Serve, waiting: int) -> None:
+    """Each has room of its own."""
+    street = serve()
+    room = many(street, 2000)
+    claimed(street)
+    number = add_case(street.engine, payment_id="in_x", due_at=START)
+    messages = [add_notice(street.engine, number, name=f"n{each}") for each in range(waiting)]
+    assert room > waiting
+    assert claimed(street) == [("dunning.deliver", message) for message in messages]
