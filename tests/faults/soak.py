@@ -236,8 +236,11 @@ class Soak:
                 self.house.kill(name)
                 self.begin(name)
 
-    def run(self, minutes: float) -> float:
-        """Do one fault after the other while the clock goes on; return when the last one was over."""
+    def run(self, minutes: float, pause: float) -> float:
+        """Do one fault after the other, so many seconds apart, while the clock goes on; return when the last was over.
+
+        What recovers must be more than what breaks: many cases need longer pauses.
+        """
         begun, ends = time.monotonic(), time.monotonic() + 60 * minutes
         faults, shown = self.faults(), begun
         ticker = Ticker(self.house, begun, 60 * minutes, days_of(minutes))
@@ -247,7 +250,7 @@ class Soak:
             self.done[name] += 1
             ticker.step()
             self.revive()
-            self.wait(0.2, 2)
+            self.wait(0.2 * pause, 1.8 * pause)
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 self.catch_up()
@@ -274,7 +277,7 @@ class Ticker:
             self.house.bench.control("advance", {})
 
 
-def play(seed: int, minutes: float, cases: int, folder: Path) -> Verdict:
+def play(seed: int, minutes: float, cases: int, pause: float, folder: Path) -> Verdict:
     """Run the soak in a folder and return its verdict."""
     dice = Random(seed)
     world = people(cases, days_of(minutes), dice)
@@ -290,7 +293,7 @@ def play(seed: int, minutes: float, cases: int, folder: Path) -> Verdict:
         for name in ROLES:
             soak.begin(name)
         house.ready("worker", "worker.2")
-        over = soak.run(minutes)
+        over = soak.run(minutes, pause)
         settled = settle(soak, over)
         finish(soak)
         return judge(seed, soak, world, postbox, settled)
@@ -358,12 +361,13 @@ def judge(seed: int, soak: Soak, world: Town, postbox: Postbox, settled: float) 
 @click.option("--seed", default=1, show_default=True)
 @click.option("--minutes", default=3.0, show_default=True, help="How long faults happen.")
 @click.option("--cases", default=300, show_default=True)
-def main(seed: int, minutes: float, cases: int) -> None:
+@click.option("--pause", default=1.0, show_default=True, help="Seconds between two faults, on average.")
+def main(seed: int, minutes: float, cases: int, pause: float) -> None:
     """Run random faults from one seed; exit with 1 if a promise broke, and keep the logs then."""
     folder = Path(tempfile.mkdtemp(prefix="dunning-soak-"))
     folder.chmod(0o755)
     click.echo(f"seed {seed}, {cases} cases, {minutes} minutes of faults; logs in {folder}")
-    verdict = play(seed, minutes, cases, folder)
+    verdict = play(seed, minutes, cases, pause, folder)
     click.echo(json.dumps(asdict(verdict) | {"broken": verdict.broken}))
     if verdict.broken:
         sys.exit(1)
