@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.worker.bench import Serve, Street
-from tests.worker.builders import one
+from tests.worker.builders import START, one
+from worker.clock import set_clock
 from worker.embedded import Servers
 
 REPO = Path(__file__).parents[2]
@@ -98,3 +100,11 @@ def run(engine: Engine, running: Servers, commands: Run) -> Run:
     assert one(engine, "SELECT count(*) FROM cases") == 0
     places = {"DUNNING_DATABASE_URL": running.database_url, "DUNNING_BROKER_URL": running.broker_url}
     return lambda *arguments, **more: commands(*arguments, **{**places, **more})
+
+
+@pytest.fixture
+def operate(run: Run, tmp_path: Path) -> Run:
+    """Return a function that runs a command as an operator does, half an hour after the start."""
+    clock = tmp_path / "operators_clock"
+    set_clock(clock, START + timedelta(minutes=30))
+    return partial(run, DUNNING_CLOCK_FILE=str(clock))

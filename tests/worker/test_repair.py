@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from sqlalchemy import Engine
 
 from schedules import Decline, Policy
@@ -33,25 +33,10 @@ from tests.worker.builders import (
 )
 from worker import repair
 from worker.cases import open_case
-from worker.cli import main
 from worker.repair import Filters, Wish
 
 EXPIRED = Decline("expired_card")
-Operate = Callable[..., Result]
-
-
-@pytest.fixture
-def operate(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Operate:
-    """Return a function that runs a command about the cases of this database, half an hour after the start."""
-    monkeypatch.setattr("worker.app.engine", lambda: engine)
-    monkeypatch.setattr("worker.app.now", lambda: START + HOUR / 2)
-    monkeypatch.setenv("DUNNING_DATABASE_URL", "postgresql://unused/")
-    monkeypatch.setenv("DUNNING_BROKER_URL", "redis://unused/")
-
-    def run(*arguments: str, given: str | None = None) -> Result:
-        return CliRunner().invoke(main, ["case", *arguments], input=given)
-
-    return run
+Operate = Callable[..., CompletedProcess[str]]
 
 
 def wish(name: str, **changes: Any) -> Wish:
@@ -221,9 +206,9 @@ def test_a_file_of_ids_is_gone_through_to_its_end(operate: Operate, engine: Engi
     opened(engine, payment(2))
     ids = tmp_path / "ids.txt"
     ids.write_bytes(b"in_1\n\n  in_2 \nin_1\nno such; DROP TABLE\n\xff\xfe\n99999999999999999999\n")
-    done = operate("pause", "--file", str(ids), "--yes", "--json")
+    done = operate("case", "pause", "--file", str(ids), "--yes", "--json")
     verdicts = json.loads(done.stdout)["verdicts"]
-    assert (done.exit_code, [each["done"] for each in verdicts]) == (1, [True, True, False, False, False])
+    assert (done.returncode, [each["done"] for each in verdicts]) == (1, [True, True, False, False, False])
     assert {each["why"] for each in verdicts[2:]} == {"no such case"}
     assert [the_case(engine, number).state for number in (1, 2)] == ["paused", "paused"]
 
@@ -232,12 +217,12 @@ def test_many_cases_are_touched_only_with_a_yes_that_knows_what_it_means(operate
     """The question states number and effect; without an answer nothing is done."""
     opened(engine, payment(1))
     opened(engine, payment(2))
-    refused = operate("stop", "in_1", "in_2", given="n\n")
-    assert refused.exit_code == 1
+    refused = operate("case", "stop", "in_1", "in_2", given=b"n\n")
+    assert refused.returncode == 1
     assert "stop 2 cases? They are lost at once" in refused.stderr
     assert one(engine, "SELECT count(*) FROM cases WHERE closed_at IS NULL") == 2
-    done = operate("stop", "--state", "silent", "--limit", "1", given="y\n")
-    assert (done.exit_code, "1 of 1 done" in done.stdout) == (0, True)
+    done = operate("case", "stop", "--state", "silent", "--limit", "1", given=b"y\n")
+    assert (done.returncode, "1 of 1 done" in done.stdout) == (0, True)
     assert one(engine, "SELECT count(*) FROM cases WHERE closed_at IS NULL") == 1
 
 
@@ -247,7 +232,7 @@ def test_a_dry_run_and_the_real_one_choose_the_same_cases(operate: Operate, engi
         for number in range(1, 201):
             open_case(db, payment(number), None, Policy(), START)
     chosen = ("--class", "retry_later", "--limit", "150", "--json")
-    dry, real = (json.loads(operate("retry", *chosen, *how).stdout) for how in (["--dry-run"], ["--yes"]))
+    dry, real = (json.loads(operate("case", "retry", *chosen, *how).stdout) for how in (["--dry-run"], ["--yes"]))
     assert (dry["dry_run"], dry["done"], real["done"]) == (True, 150, 150)
     assert dry["verdicts"] == real["verdicts"]
 
@@ -255,25 +240,25 @@ def test_a_dry_run_and_the_real_one_choose_the_same_cases(operate: Operate, engi
 @pytest.mark.parametrize("given", [[], ["1", "--stuck"], ["1", "--file", "-"]])
 def test_cases_are_named_in_one_way(operate: Operate, given: list[str]) -> None:
     """None of them means all by accident."""
-    done = operate("pause", *given)
-    assert done.exit_code == 2
+    done = operate("case", "pause", *given)
+    assert done.returncode == 2
     assert "one of the three" in done.stderr
 
 
 def test_where_no_case_is_meant_nothing_is_asked(operate: Operate) -> None:
     """And nothing is wrong."""
-    done = operate("stop", "--stuck")
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "0 of 0 done\n", "")
+    done = operate("case", "stop", "--stuck")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0 of 0 done\n", "")
 
 
 def test_the_list_can_be_sorted_cut_and_read_by_a_spreadsheet(operate: Operate, engine: Engine) -> None:
     """The class of a refusal is shown, and can be asked for."""
     for number, cents in enumerate([500, 900, 700], start=1):
         opened(engine, payment(number, amount_minor=cents))
-    rows = list(csv.DictReader(io.StringIO(operate("list", "--csv", "--sort", "amount", "--desc").stdout)))
+    rows = list(csv.DictReader(io.StringIO(operate("case", "list", "--csv", "--sort", "amount", "--desc").stdout)))
     assert [(row["payment_id"], row["class"]) for row in rows] == [(f"in_{n}", "retry_later") for n in (2, 3, 1)]
-    assert [each["case_id"] for each in json.loads(operate("list", "--limit", "1", "--json").stdout)] == [1]
-    assert operate("list", "--class", "never").stdout.strip() == "No cases."
+    assert [each["case_id"] for each in json.loads(operate("case", "list", "--limit", "1", "--json").stdout)] == [1]
+    assert operate("case", "list", "--class", "never").stdout.strip() == "No cases."
 
 
 def test_a_case_is_shown_with_all_that_happened_what_comes_why_and_what_would_change_it(
@@ -283,7 +268,7 @@ def test_a_case_is_shown_with_all_that_happened_what_comes_why_and_what_would_ch
     street = serve(Scripted([payment()]))
     street.hear(START)
     read_again(street)
-    shown = json.loads(operate("show", "in_1", "--json").stdout)
+    shown = json.loads(operate("case", "show", "in_1", "--json").stdout)
     assert [line["what"] for line in shown["history"]] == ["opened", "planned", "refreshed", "planned"]
     assert {each["type"] for each in shown["events"]} == {"charge.failed", "invoice.payment_failed"}
     changes = {each["if"]: each["step"] for each in shown["would_change"]}
@@ -291,7 +276,7 @@ def test_a_case_is_shown_with_all_that_happened_what_comes_why_and_what_would_ch
     assert changes["it is paused"]["step"] == "wait"
     asked = changes["an operator asks for a charge (`dunning case retry`)"]
     assert (asked["step"], asked["at"] < shown["step"]["at"]) == ("charge", True)
-    text = operate("show", "1").stdout
+    text = operate("case", "show", "1").stdout
     assert all(reason in text for reason in shown["step"]["reasons"])
     assert "if it is paid now: close recovered at" in text
     assert all(each["id"] in text for each in shown["events"])
@@ -302,6 +287,6 @@ def test_every_planned_step_of_a_thousand_cases_has_its_reasons(operate: Operate
     with engine.begin() as db:
         for number in range(1, 1001):
             open_case(db, payment(number), None, Policy(), START)
-    listed = json.loads(operate("list", "--json").stdout)
+    listed = json.loads(operate("case", "list", "--json").stdout)
     assert len(listed) == 1000
     assert one(engine, "SELECT count(*) FROM cases WHERE jsonb_array_length(step -> 'reasons') > 0") == 1000
