@@ -27,6 +27,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
+from schedules.arms import ARMS
+
 OPEN_STATES = ("silent", "contacting", "paused")
 OUTCOMES = ("recovered", "lost", "canceled", "released")
 MESSAGES = ("notice", "ending", "card", "hook")
@@ -139,15 +141,18 @@ cases = Table(
     Column("quarantined_at", INSTANT),
     Column("asked_at", INSTANT),  # an operator wants a charge
     Column("decline_class", Text),  # of the latest decision, to find cases by
+    Column("arm", Text, nullable=False, server_default="a"),
     Column("recovered_by", Text),
     Column("closed_at", INSTANT),
     CheckConstraint(one_of("state", (*OPEN_STATES, *OUTCOMES)), name="state"),
+    CheckConstraint(one_of("arm", ARMS), name="arm"),
     CheckConstraint("amount_minor >= 0", name="amount"),
     CheckConstraint(f"({one_of('state', OUTCOMES)}) = (closed_at IS NOT NULL)", name="closed"),
     CheckConstraint("closed_at IS NULL OR (due_at IS NULL AND lease_token IS NULL)", name="ended_never_moves"),
     CheckConstraint("closed_at IS NOT NULL OR due_at IS NOT NULL", name="open_has_a_next_step"),
     CheckConstraint("(lease_token IS NULL) = (lease_until IS NULL)", name="lease"),
     Index("ix_cases_state", "state", "id"),
+    Index("ix_cases_failed_at", "failed_at"),
     Index("ix_cases_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_cases_leased", "lease_until", postgresql_where=text("lease_token IS NOT NULL")),
     Index("ix_cases_failed_fingerprint", text("(failed_card ->> 'fingerprint')"), "failed_at"),

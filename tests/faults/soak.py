@@ -1,6 +1,6 @@
 """Do the promises hold under hours of random faults? One seed drives the faults, their order and their length.
 
-    python -m tests.faults.soak --seed 1 --minutes 120 --cases 10000
+    python -m tests.faults.soak --seed 1 --minutes 20 --cases 10000 --days 3 --pause 15
 
 Two workers, two beats and a web process serve many renewals while processes are killed and stopped, servers end and
 lines break. The clock goes on all the while. Then it stands still: everything due must be done within two leases. At
@@ -27,6 +27,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from random import Random
 from threading import Event
+from typing import Any
 
 import click
 
@@ -43,9 +44,22 @@ PLACES = (
     *("before_mail_commit", "before_mail", "after_mail"),
 )
 DOOR = ("429", "409", "500_before", "500_after", "reset_before", "reset_after", "slow", "timeout_after")
-MOST_DAYS, DAYS_A_MINUTE = 30.0, 1.5  # business time under faults: a lease must not be weeks of it
 STEP = timedelta(hours=12)
 SLICE = 1.0  # seconds between two steps of the clock
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long faults happen, in minutes, and how many days go by meanwhile; ``pause`` is seconds between two faults.
+
+    What recovers must be more than what breaks: many cases need longer pauses and fewer days.
+    """
+
+    seed: int
+    minutes: float
+    cases: int
+    days: float
+    pause: float
 
 
 @dataclass
@@ -236,21 +250,18 @@ class Soak:
                 self.house.kill(name)
                 self.begin(name)
 
-    def run(self, minutes: float, pause: float) -> float:
-        """Do one fault after the other, so many seconds apart, while the clock goes on; return when the last was over.
-
-        What recovers must be more than what breaks: many cases need longer pauses.
-        """
-        begun, ends = time.monotonic(), time.monotonic() + 60 * minutes
+    def run(self, plan: Plan) -> float:
+        """Do one fault after the other while the clock goes on; return when the last was over."""
+        begun, ends = time.monotonic(), time.monotonic() + 60 * plan.minutes
         faults, shown = self.faults(), begun
-        ticker = Ticker(self.house, begun, 60 * minutes, days_of(minutes))
+        ticker = Ticker(self.house, begun, 60 * plan.minutes, plan.days)
         while time.monotonic() < ends:
             name = self.dice.choice(sorted(faults))
             faults[name]()
             self.done[name] += 1
             ticker.step()
             self.revive()
-            self.wait(0.2 * pause, 1.8 * pause)
+            self.wait(0.2 * plan.pause, 1.8 * plan.pause)
             if time.monotonic() - shown > 10:
                 shown = time.monotonic()
                 self.catch_up()
@@ -277,10 +288,10 @@ class Ticker:
             self.house.bench.control("advance", {})
 
 
-def play(seed: int, minutes: float, cases: int, pause: float, folder: Path) -> Verdict:
+def play(plan: Plan, folder: Path) -> Verdict:
     """Run the soak in a folder and return its verdict."""
-    dice = Random(seed)
-    world = people(cases, days_of(minutes), dice)
+    dice = Random(plan.seed)
+    world = people(plan.cases, plan.days, dice)
     with ExitStack() as stack:
         ground = Ground(folder / "data")
         stack.callback(ground.close)
@@ -293,15 +304,10 @@ def play(seed: int, minutes: float, cases: int, pause: float, folder: Path) -> V
         for name in ROLES:
             soak.begin(name)
         house.ready("worker", "worker.2")
-        over = soak.run(minutes, pause)
+        over = soak.run(plan)
         settled = settle(soak, over)
         finish(soak)
-        return judge(seed, soak, world, postbox, settled)
-
-
-def days_of(minutes: float) -> float:
-    """Return how many days of business time pass in so many minutes."""
-    return min(MOST_DAYS, DAYS_A_MINUTE * minutes)
+        return judge(plan.seed, soak, world, postbox, settled)
 
 
 def people(cases: int, days: float, dice: Random) -> Town:
@@ -323,7 +329,7 @@ def settle(soak: Soak, over: float) -> float:
 
 def finish(soak: Soak) -> None:
     """Let the clock go on, without faults, until no case is open."""
-    house, last = soak.house, START + timedelta(days=MOST_DAYS + 60)
+    house, last = soak.house, soak.house.now + timedelta(days=70)
     still = "SELECT count(*) FROM cases WHERE closed_at IS NULL AND quarantined_at IS NULL"
     while (number := one(house.ground.engine, still)) and house.now <= last:
         click.echo(f"without faults  {house.now:%d %b %H:%M}  {number} cases open")
@@ -361,13 +367,15 @@ def judge(seed: int, soak: Soak, world: Town, postbox: Postbox, settled: float) 
 @click.option("--seed", default=1, show_default=True)
 @click.option("--minutes", default=3.0, show_default=True, help="How long faults happen.")
 @click.option("--cases", default=300, show_default=True)
+@click.option("--days", default=4.5, show_default=True, help="How many days of business time pass meanwhile.")
 @click.option("--pause", default=1.0, show_default=True, help="Seconds between two faults, on average.")
-def main(seed: int, minutes: float, cases: int, pause: float) -> None:
+def main(**given: Any) -> None:
     """Run random faults from one seed; exit with 1 if a promise broke, and keep the logs then."""
     folder = Path(tempfile.mkdtemp(prefix="dunning-soak-"))
     folder.chmod(0o755)
-    click.echo(f"seed {seed}, {cases} cases, {minutes} minutes of faults; logs in {folder}")
-    verdict = play(seed, minutes, cases, pause, folder)
+    plan = Plan(**given)
+    click.echo(f"{plan}; logs in {folder}")
+    verdict = play(plan, folder)
     click.echo(json.dumps(asdict(verdict) | {"broken": verdict.broken}))
     if verdict.broken:
         sys.exit(1)
