@@ -3,8 +3,9 @@
 from schedules.ahead import plan_ahead
 from schedules.decide import next_step
 from schedules.facts import Card, Decline, Facts, FailedPayment, PastAttempt
-from schedules.policy import Policy, PolicyError
+from schedules.policy import Policy
 from schedules.steps import Charge, Close, Contact, Refresh, Step, Wait
+from schedules.tables import PolicyError
 
 __all__ = [
     "Card",

@@ -15,11 +15,15 @@ MOST_STEPS = 1000
 
 def plan_ahead(payment: FailedPayment, policy: Policy, now: datetime) -> tuple[Step, ...]:
     """Return every step of the case up to its close, if each charge is declined again in the same way."""
-    facts = Facts(payment=payment, card=payment.card, uses=(payment.failed_at,))
+    return steps_ahead(Facts(payment=payment, card=payment.card, uses=(payment.failed_at,)), policy, now)
+
+
+def steps_ahead(facts: Facts, policy: Policy, now: datetime) -> tuple[Step, ...]:
+    """Return every step that is left of a case, from what is known of it on, under the same assumption."""
     steps: list[Step] = []
     while not steps or not isinstance(steps[-1], Close):
         if len(steps) > MOST_STEPS:
-            msg = f"no end after {MOST_STEPS} steps for {payment.payment_id}"
+            msg = f"no end after {MOST_STEPS} steps for {facts.payment.payment_id}"
             raise RuntimeError(msg)
         step = next_step(facts, policy, now)
         facts, now = declined_again(facts, step), step.at

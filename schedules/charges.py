@@ -27,11 +27,11 @@ def next_charge(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
         return _admit(case, case.read, "new_credential", "new_credential: one charge on a changed card")
     if case.asked:
         at = max(case.facts.asked_at or case.read, case.allowed)
-        return _admit(case, at, _window_name(case), "asked: an operator wants a charge, whatever the ladder says")
+        return _admit(case, at, window_name(case), "asked: an operator wants a charge, whatever the ladder says")
     at, why = _backoff(case), _backoff_reason(case)
     payday = _payday(case, at)
     if payday is None:
-        return _admit(case, at, _window_name(case), why)
+        return _admit(case, at, window_name(case), why)
     return _at_midnight(case, payday) or _on_payday(case, payday, at, why)
 
 
@@ -101,7 +101,8 @@ def _on_payday(case: Case, payday: date, at: datetime, why: str) -> tuple[Charge
     return _admit(case, at, "funds", why)
 
 
-def _window_name(case: Case) -> str:
+def window_name(case: Case) -> str:
+    """Return the window of the policy that a repeated charge of this case keeps."""
     if case.hop:
         return "retry_soon"
     return case.verdict.cause if case.verdict.cause in ("funds", "limit") else "unexplained"

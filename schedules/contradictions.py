@@ -17,6 +17,8 @@ SUNDAY = datetime(2026, 10, 25, tzinfo=UTC)  # any day would do
 def contradictions(policy: Policy) -> Iterator[str]:
     """Yield every choice of a policy that another one of its choices makes void, as ``key: why``."""
     yield from _void_rungs(policy)
+    if policy.rival is not None and not policy.experiment.rival_percent:
+        yield "rival: nobody follows it while experiment.rival_percent is 0"
     if max(policy.hold_hours, default=0) >= policy.deadline_days * 24:
         yield f"hold_hours: {policy.hold_hours[-1]} h are over only after the deadline of {policy.deadline_days} days"
     for name, gaps in policy.gaps_hours.items():

@@ -50,10 +50,13 @@ def _over(case: Case) -> Step | None:
 
 
 def _elsewhere(case: Case) -> Step | None:
-    """Does another engine retry this invoice? One alone may charge it; this one looks on until that gives up."""
-    if not case.facts.retried_elsewhere or case.policy.take_over:
+    """Is this invoice left alone, or retried by another engine? One alone may charge it; this one looks on."""
+    if case.policy.hands_off:
+        why = (*case.why, "hands_off: the case is left alone, nothing is charged or said")
+    elif case.facts.retried_elsewhere and not case.policy.take_over:
+        why = (*case.why, "one_engine: the provider retries this invoice itself, and take_over is off")
+    else:
         return None
-    why = (*case.why, "one_engine: the provider retries this invoice itself, and take_over is off")
     again = max(case.read + LOOK_AGAIN, case.now)
     return Refresh(again, why) if again < case.deadline else Wait(case.deadline, why)
 

@@ -8,38 +8,25 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from datetime import date, time, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import time, timedelta
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any
 
+from schedules.arms import CONTROL, A, B, Experiment
 from schedules.budgets import MONTH_HOURS, YEAR_HOURS, Limit
 from schedules.declines import TABLE, DeclineClass, Row
 from schedules.hours import Window
 from schedules.places import ZONES_OF_COUNTRY
+from schedules.tables import PolicyError, over
 
 ENDINGS = ("leave", "cancel", "mark_uncollectible", "pause", "release")
 GAPS = ("retry_later", "retry_soon")
-T = TypeVar("T")
 NIGHT = "00:30 to 06:00 is night, when nobody is charged or written to: no window may reach into it"
 WINDOWS = ("funds", "payday", "unexplained", "limit", "retry_soon", "new_credential", "contact", "sms")
 # A channel of the notices, and the window it keeps.
 CHANNELS = {"mail": "contact", "sms": "sms", "app": "contact"}
 HOOKS = ("case.opened", "case.planned", "case.recovered", "case.lost", "case.canceled", "case.released")
-# What a TOML file calls the types of the fields; every other one is a table.
-WORDS = {
-    int: "an integer",
-    str: "a string",
-    bool: "a boolean",
-    time: "a local time such as 06:00",
-    tuple: "an array",
-    date: "a date such as 2026-04-18",
-}
-
-
-class PolicyError(ValueError):
-    """A policy that cannot be used; the message names the key and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +127,7 @@ class Policy:
     hold_hours: tuple[int, ...] = (24, 48, 72)
     other_cards: bool = False
     take_over: bool = False
+    hands_off: bool = False
     notice_ended: bool = True
     notice_thanks: bool = False
     notice_expiring: bool = False
@@ -153,6 +141,8 @@ class Policy:
     budgets: Mapping[str, tuple[Limit, ...]] = field(default_factory=_budgets)
     ladder: tuple[Rung, ...] = field(default_factory=_ladder)
     declines: tuple[DeclineRule, ...] = ()
+    experiment: Experiment = field(default_factory=Experiment)
+    rival: Policy | None = None
 
     def __post_init__(self) -> None:
         for key, wrong, reason in self._contradictions():
@@ -201,6 +191,20 @@ class Policy:
         """The merchant's own rows of the decline table; of two for one code the later counts."""
         return tuple(rule.row for rule in self.declines)
 
+    def of(self, arm: str) -> Policy:
+        """Return what an arm's customers get: this policy, its rival, or nothing at all."""
+        if arm == CONTROL:
+            take_over = self.take_over and self.experiment.control == "observe"
+            alone = replace(self, hands_off=True, take_over=take_over, ending="leave")
+            return replace(alone, notice_ended=False, notice_thanks=False, notice_expiring=False)
+        return self.rival or self if arm == B else self
+
+    @property
+    def arms(self) -> Mapping[str, Policy]:
+        """Every arm that has customers, with its policy."""
+        shares = {B: self.experiment.rival_percent, CONTROL: self.experiment.control_percent}
+        return {A: self} | {arm: self.of(arm) for arm, percent in shares.items() if percent}
+
     @classmethod
     def default(cls) -> Policy:
         """Return the policy that a merchant gets who chooses nothing."""
@@ -213,10 +217,25 @@ class Policy:
         Raises ``PolicyError`` naming the file, the key and the reason.
         """
         try:
-            return _over(cls(), tomllib.loads(Path(path).read_text(encoding="utf-8")), "")
+            given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            rival = given.pop("rival", None)
+            chosen = over(cls(), given, "")
+            return chosen if rival is None else replace(chosen, rival=_rival(chosen, rival))
         except (OSError, ValueError, TypeError) as error:
             msg = f"policy {path}: {error}"
             raise PolicyError(msg) from error
+
+
+def _rival(policy: Policy, given: Any) -> Policy:
+    """Return the policy with what its rival does otherwise put over it."""
+    if not isinstance(given, dict) or given.keys() & {"experiment", "rival"}:
+        msg = "rival: expected a table of what it does otherwise, with neither experiment nor rival in it"
+        raise PolicyError(msg)
+    try:
+        return over(policy, given, "")
+    except PolicyError as error:
+        msg = f"rival.{error}"
+        raise PolicyError(msg) from error
 
 
 def _other_than(chosen: Sequence[str], known: Iterable[str]) -> bool:
@@ -229,56 +248,3 @@ def _some_of(known: Iterable[str]) -> str:
 
 def _not_rising(numbers: Sequence[int], least: int, most: int) -> bool:
     return list(numbers) != sorted(set(numbers)) or not all(least <= number <= most for number in numbers)
-
-
-def _over(default: T, given: Mapping[str, Any], where: str) -> T:
-    """Return a copy of the dataclass value ``default`` with the fields in ``given`` replaced."""
-    known = {f.name for f in fields(default)}  # type: ignore[arg-type]  # every caller passes a dataclass
-    hints = get_type_hints(type(default))
-    changes = {}
-    for key, value in given.items():
-        if key not in known:
-            msg = f"{where}{key}: unknown key, expected one of {', '.join(sorted(known))}"
-            raise PolicyError(msg)
-        changes[key] = _value(hints[key], value, getattr(default, key), f"{where}{key}")
-    try:
-        return replace(default, **changes)  # type: ignore[type-var]
-    except ValueError as error:
-        raise error if isinstance(error, PolicyError) else PolicyError(f"{where.rstrip('.')}: {error}") from error
-
-
-def _value(kind: Any, value: Any, default: Any, where: str) -> Any:
-    """Turn one TOML value into ``kind``; raise ``PolicyError`` when it is something else."""
-    if get_origin(kind) is tuple and isinstance(value, list):
-        inner = get_args(kind)[0]
-        return tuple(_value(inner, item, None, f"{where}[{i}]") for i, item in enumerate(value))
-    if get_origin(kind) is Mapping and isinstance(value, dict):
-        inner = get_args(kind)[1]
-        return {**default, **{k: _value(inner, v, default.get(k), f"{where}.{k}") for k, v in value.items()}}
-    if is_dataclass(kind) and isinstance(value, dict):
-        return _over(default, value, f"{where}.") if default is not None else _new(kind, value, where)
-    kind = date if kind == date | None else kind
-    if kind in (int, str, bool, time, date) and type(value) is kind:
-        return value
-    if kind is time and isinstance(value, str):
-        with suppress(ValueError):
-            return time.fromisoformat(value)
-    msg = f"{where}: expected {WORDS.get(get_origin(kind) or kind, 'a table')}, found {value!r}"
-    raise PolicyError(msg)
-
-
-def _new(kind: Any, given: Mapping[str, Any], where: str) -> Any:
-    """Build a ``kind`` of which there is no default to put ``given`` over."""
-    hints = get_type_hints(kind)
-    if set(given) - set(hints):
-        msg = f"{where}.{min(set(given) - set(hints))}: unknown key, expected one of {', '.join(hints)}"
-        raise PolicyError(msg)
-    for missing in (f.name for f in fields(kind) if f.default is MISSING and f.name not in given):
-        msg = f"{where}.{missing}: missing"
-        raise PolicyError(msg)
-    values = {k: _value(hints[k], v, None, f"{where}.{k}") for k, v in given.items()}
-    try:
-        return kind(**values)
-    except ValueError as error:
-        msg = f"{where}: {error}"
-        raise PolicyError(msg) from error

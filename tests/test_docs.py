@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import Text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from schedules import Policy
+from schedules.arms import Experiment
 from schedules.budgets import Limit
 from schedules.hours import Window
 from schedules.policy import Rung
@@ -72,7 +73,7 @@ def told(value: Any) -> str:
         case tuple():
             return ", ".join(map(told, value)) or "none"
         case _:
-            return json.dumps(value)
+            return "none" if value is None else json.dumps(value)
 
 
 def choices() -> list[tuple[str, str]]:
@@ -80,7 +81,8 @@ def choices() -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     for field in fields(Policy):
         value = getattr(Policy(), field.name)
-        inner = value if isinstance(value, Mapping) else {None: value}
+        table = asdict(value) if isinstance(value, Experiment) else value
+        inner = table if isinstance(table, Mapping) else {None: table}
         found += [(f"{field.name}.{key}" if key else field.name, told(each)) for key, each in inner.items()]
     return found
 

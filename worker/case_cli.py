@@ -23,13 +23,6 @@ from worker.installation import as_json, installation, show
 from worker.locales import money
 from worker.models import OPEN_STATES, OUTCOMES, cases
 
-SORTS = {
-    "due": cases.c.due_at,
-    "failed": cases.c.failed_at,
-    "amount": cases.c.amount_minor,
-    "state": cases.c.state,
-    "case": cases.c.id,
-}
 Command = Callable[..., Any]
 Verdict = repair.Verdict | replay.Verdict
 
@@ -73,7 +66,7 @@ def filtered(command: Command) -> Command:
 
 @case.command("list")
 @filtered
-@click.option("--sort", type=click.Choice(list(SORTS)), default="due", show_default=True, help="By what.")
+@click.option("--sort", type=click.Choice(list(repair.SORTS)), default="due", show_default=True, help="By what.")
 @click.option("--desc", is_flag=True, help="The last first.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table for spreadsheets.")
@@ -82,10 +75,9 @@ def case_list(  # noqa: PLR0913 - one argument for each option
     *, filters: repair.Filters, sort: str, desc: bool, limit: int | None, as_json: bool, as_csv: bool
 ) -> None:
     """List the cases, the next due first."""
-    order = SORTS[sort].desc() if desc else SORTS[sort]
     with installation(), app.engine().connect() as db:
-        wanted = select(cases).where(*filters.conditions(app.now())).order_by(order.nulls_last(), cases.c.id)
-        told = [as_row(row) for row in db.execute(wanted.limit(limit))]
+        wanted = repair.listed(filters, app.now(), sort, desc=desc).limit(limit)
+        told = [as_row(row) for row in db.execute(wanted)]
         for each in stops.shown(db):
             click.echo(f"charging is stopped since {each['since']}: {each['by']}, {each['why']}", err=True)
     if as_json:

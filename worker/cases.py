@@ -58,6 +58,7 @@ def open_case(db: Connection, payment: FailedPayment, account: str | None, polic
         "time_zone": payment.time_zone,
         "locale": payment.locale,
         "tenure_days": payment.tenure_days,
+        "arm": policy.experiment.arm_of(payment.customer_id),
         "due_at": now,
     }
     statement = upsert(cases).values(row).on_conflict_do_nothing(index_elements=["payment_id"]).returning(cases.c.id)
@@ -159,7 +160,7 @@ def uses_of(db: Connection, fingerprint: str | None, now: datetime) -> tuple[dat
 
 def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
     """Decide the case again and write the answer down; a close that is due ends it here."""
-    facts = facts_of(db, row, now)
+    facts, policy = facts_of(db, row, now), policy.of(row.arm)
     step = next_step(facts, policy, now)
     if step.at <= now and isinstance(step, Close) and not unresolved(db, row.id):
         close(db, row, step, policy)
@@ -187,6 +188,7 @@ def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
 
 def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     """End the case once; what the merchant wants done and said about it goes to the outbox."""
+    policy = policy.of(row.arm)
     ended = {
         "state": step.outcome,
         "closed_at": step.at,
@@ -295,7 +297,7 @@ def post(db: Connection, row: Row[Any], at: datetime, **message: Any) -> int | N
 
 def tell(db: Connection, row: Row[Any], name: str, policy: Policy, now: datetime, **more: Any) -> None:
     """Tell the merchant's own systems what happened to a case, if the policy names that: ids and money, no person."""
-    if name not in policy.hooks:
+    if name not in policy.of(row.arm).hooks:
         return
     shown = ("payment_id", "account", "customer_id", "subscription_id", "amount_minor", "currency")
     said = {"case_id": row.id, **{key: getattr(row, key) for key in shown}, **more}

@@ -6,7 +6,7 @@ reading first; only then, and only while the key is young, is the same request s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
@@ -78,6 +78,7 @@ class Held:
     payment_id: str
     customer_id: str
     account: str | None
+    arm: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ def work(desk: Desk, case_id: int, hint: UUID) -> bool:
     held = _claim(desk, case_id, hint)
     if held is None:
         return False
+    desk = replace(desk, policy=desk.policy.of(held.arm))
     try:
         due = _first(desk, held)
         for _ in range(MOST_STEPS):
@@ -118,7 +120,7 @@ def _claim(desk: Desk, case_id: int, hint: UUID) -> Held | None:
         if token is None:
             return None
         row = lock(db, case_id, token)
-        return Held(case_id, token, row.payment_id, row.customer_id, row.account)
+        return Held(case_id, token, row.payment_id, row.customer_id, row.account, row.arm)
 
 
 def _give_back(desk: Desk, held: Held, not_before: datetime | None = None, error: str | None = None) -> None:
@@ -162,9 +164,19 @@ def _act(desk: Desk, held: Held, due: Due) -> Due | None:
 
 def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
     reading = _read(desk, held)
+    if desk.policy.hands_off:
+        reading = _stop_others(desk, held, reading)
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         return _next(db, row, desk)
+
+
+def _stop_others(desk: Desk, held: Held, reading: Reading) -> Reading:
+    """Have the provider not retry the invoice by itself, where that is wanted; return what it shows then."""
+    if not (reading.retried_by_provider and desk.policy.take_over and desk.live):
+        return reading
+    desk.gateway.stop_retries(held.payment_id, held.account)
+    return _read(desk, held)
 
 
 def _speak(desk: Desk, held: Held, step: Contact) -> Due | None:
@@ -181,10 +193,7 @@ def _speak(desk: Desk, held: Held, step: Contact) -> Due | None:
 
 def _charge(desk: Desk, held: Held, due: Due, step: Charge) -> Due | None:
     """Read first; write the attempt down; call; settle."""
-    reading = _read(desk, held)
-    if reading.retried_by_provider and desk.policy.take_over and desk.live:
-        desk.gateway.stop_retries(held.payment_id, held.account)
-        reading = _read(desk, held)
+    reading = _stop_others(desk, held, _read(desk, held))
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         _one_at_a_time(db, row.card["fingerprint"])

@@ -227,8 +227,16 @@ def policy() -> None:
 @as_json
 def policy_show(as_json: bool) -> None:
     """Print the policy in force, as a file that can be changed and used."""
-    chosen = _known(asdict(app.policy()))
+    chosen = as_table(app.policy())
     show(json.loads(json.dumps(chosen, default=str))) if as_json else click.echo(tomli_w.dumps(chosen), nl=False)
+
+
+def as_table(policy: Policy) -> dict[str, Any]:
+    """Return a policy as the table that it could have been read from; of its rival only what that does otherwise."""
+    chosen: dict[str, Any] = _known(asdict(policy))
+    rival = chosen.pop("rival", {})
+    others = {key: value for key, value in rival.items() if value != chosen[key]}
+    return chosen | ({"rival": others} if rival else {})
 
 
 def _known(value: Any) -> Any:
@@ -327,7 +335,7 @@ def _note_sent(**_given: Any) -> None:
 @click.option("--port", default=8000, show_default=True, help="0 takes any free port.")
 @click.option("--port-file", type=click.Path(path_type=Path), hidden=True, help="Where to write the port taken.")
 def web(host: str, port: int, port_file: Path | None) -> None:
-    """Serve webhooks, the customers' links, health and metrics."""
+    """Serve webhooks, the customers' links, the console, health and metrics."""
     import uvicorn
 
     from worker.web.webhooks import serve
@@ -338,7 +346,9 @@ def web(host: str, port: int, port_file: Path | None) -> None:
             part.write_text(str(listener.getsockname()[1]), encoding="ascii")
             part.replace(port_file)
         logs.log.info("listening", host=host, port=listener.getsockname()[1])
-        uvicorn.Server(uvicorn.Config(serve(), log_config=None, access_log=False)).run(sockets=[listener])
+        # A peer is who it is: no header makes it another one.
+        config = uvicorn.Config(serve(), log_config=None, access_log=False, proxy_headers=False)
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -92,6 +92,7 @@ def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     items = _take(desk, message_id, hint)
     if not items:
         return False
+    desk = replace(desk, policy=desk.policy.of(items[0].case.arm))
     try:
         errors = _carry_out(desk, mailbox, items)
     except LeaseLost:
@@ -133,7 +134,8 @@ def _put_off(db: Connection, desk: Desk, message: Row[Any], found: dict[int, Row
     """Put a notice off until the customer's hours for its channel; False when those are now, or it is no notice."""
     if message.kind != "notice":
         return False
-    at = may_speak(facts_of(db, found[message.case_id], desk.now), desk.policy, desk.now, message.channel)
+    case = found[message.case_id]
+    at = may_speak(facts_of(db, case, desk.now), desk.policy.of(case.arm), desk.now, message.channel)
     if at is None or at <= desk.now:
         return False
     free = {"lease_token": None, "lease_until": None, "tries": message.tries - 1, "due_at": at}

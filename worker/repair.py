@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, exists, or_, select, update
 
 from schedules import Charge, Close, Policy, Step
 from schedules.steps import as_json
@@ -22,6 +22,13 @@ from worker.models import MACHINE_NOW, OPEN_STATES, UNRESOLVED, attempts, cases
 NUMBER = re.compile("[0-9]{1,18}")
 OVERDUE, UNKNOWN_FOR = timedelta(hours=1), timedelta(days=1)
 BUSY = "a worker is at it at this moment: try again in a minute"
+SORTS = {
+    "due": cases.c.due_at,
+    "failed": cases.c.failed_at,
+    "amount": cases.c.amount_minor,
+    "state": cases.c.state,
+    "case": cases.c.id,
+}
 UNDER_WAY = "the outcome of a charge is not known yet: try again when it is"
 
 
@@ -68,6 +75,12 @@ def named(asked: str) -> ColumnElement[bool]:
     return cases.c.id == int(asked) if NUMBER.fullmatch(asked) else cases.c.payment_id == asked
 
 
+def listed(filters: Filters, now: datetime, sort: str = "due", *, desc: bool = False) -> Select[Any]:
+    """Return the query for the cases that are meant, ended ones too, in the order that ``SORTS`` names."""
+    order = SORTS[sort].desc() if desc else SORTS[sort]
+    return select(cases).where(*filters.conditions(now)).order_by(order.nulls_last(), cases.c.id)
+
+
 def matching(db: Connection, filters: Filters, now: datetime) -> list[str]:
     """Return the numbers of the open cases that are meant, the next due first."""
     still = cases.c.state.in_(OPEN_STATES), *filters.conditions(now)
@@ -93,13 +106,14 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What an operator wants, and why; ``dry`` wants to know only."""
+    """What an operator wants, and why; ``dry`` wants to know only. ``by`` is the name under which it is told."""
 
     name: str
     reason: str
     policy: Policy
     now: datetime
     dry: bool = False
+    by: str = "operator"
 
 
 def carry_out(engine: Engine, wish: Wish, asked: Iterable[str]) -> Iterator[Verdict]:
@@ -149,7 +163,11 @@ def _retry(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
 
 
 def _ruled_out(step: Step) -> str:
-    told = [why for why in step.reasons if why.startswith(("ruled_out:", "paused:", "one_engine:", "merchant_fix:"))]
+    told = [
+        why
+        for why in step.reasons
+        if why.startswith(("ruled_out:", "paused:", "one_engine:", "hands_off:", "merchant_fix:"))
+    ]
     return "; ".join(why.partition(": ")[2] for why in told) or step.reasons[-1]
 
 
@@ -160,13 +178,13 @@ def _next(step: Step) -> str:
 
 def _decide(db: Connection, row: Row[Any], wish: Wish, what: str, **facts: Any) -> Step:
     """Write down a fact and decide anew."""
-    record(db, row.id, wish.now, what, {"by": "operator", "reason": wish.reason})
+    record(db, row.id, wish.now, what, {"by": wish.by, "reason": wish.reason})
     known = db.execute(update(cases).where(cases.c.id == row.id).values(facts).returning(cases)).one()
     return plan(db, known, wish.policy, wish.now)
 
 
 def _stop(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
-    return _end(db, row, wish, "lost", f"lost; the ending is {wish.policy.ending}")
+    return _end(db, row, wish, "lost", f"lost; the ending is {wish.policy.of(row.arm).ending}")
 
 
 def _release(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
@@ -179,7 +197,7 @@ def _end(db: Connection, row: Row[Any], wish: Wish, outcome: str, told: str) -> 
     held = select(cases.c.lease_until >= MACHINE_NOW).where(cases.c.id == row.id)
     if db.execute(held).scalar():
         return False, BUSY
-    close(db, row, Close(wish.now, outcome, (f"{wish.name}: by an operator, {wish.reason}",)), wish.policy)
+    close(db, row, Close(wish.now, outcome, (f"{wish.name}: by {wish.by}, {wish.reason}",)), wish.policy)
     return True, told
 
 
