@@ -50,8 +50,8 @@ WAITING = text("""
                   SELECT due_at FROM outbox WHERE lease_token IS NULL OR lease_until < clock_timestamp())
     SELECT (SELECT count(*) FROM events WHERE handled_at IS NULL AND tries < 5) AS events,
            (SELECT count(*) FROM free WHERE due_at <= :now) AS due,
-           (SELECT count(*) FROM cases WHERE lease_token IS NOT NULL) +
-           (SELECT count(*) FROM outbox WHERE lease_token IS NOT NULL) AS held,
+           (SELECT count(*) FROM cases WHERE lease_until >= clock_timestamp()) +
+           (SELECT count(*) FROM outbox WHERE lease_until >= clock_timestamp()) AS held,
            (SELECT min(due_at) FROM free) AS next
 """)
 
