@@ -241,9 +241,10 @@ def _say_last(db: Connection, row: Row[Any], notice: str | None, policy: Policy,
 
 
 def means_of(db: Connection, row: Row[Any], at: datetime) -> str:
-    """Say what brought the money back: updater, silent retry, contact (a touch in the last 7 days), the customer.
+    """Say what brought the money back: updater, silent retry, contact (a touch in the last 7 days), provider, customer.
 
-    A touch is a notice that reached the customer, or perhaps did.
+    A touch is a notice that reached the customer, or perhaps did. What was paid while the provider still had a retry
+    planned is taken for that retry.
     """
     won = attempts.c.case_id == row.id, attempts.c.state == "succeeded"
     attempt = db.execute(select(attempts.c.by_updater).where(*won)).one_or_none()
@@ -254,7 +255,9 @@ def means_of(db: Connection, row: Row[Any], at: datetime) -> str:
         return "card_update"
     if db.execute(select(outbox.c.id).where(*touched).limit(1)).first() is not None:
         return "after_contact"
-    return "silent_retry" if attempt is not None and row.card_entered_at is None else "customer"
+    if attempt is not None and row.card_entered_at is None:
+        return "silent_retry"
+    return "provider" if row.retried_elsewhere and attempt is None else "customer"
 
 
 def speak(db: Connection, row: Row[Any], notice: str, policy: Policy, now: datetime) -> None:
@@ -317,7 +320,7 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
         "method_id": reading.method_id,
         "pay_with": chosen.method_id if chosen.method_id != (reading.method_id or "") else None,
         "methods_seen": sorted({*row.methods_seen, *_ids(reading)}),
-        "retried_elsewhere": reading.retried_by_provider,
+        "retried_elsewhere": row.retried_elsewhere if reading.ended else reading.retried_by_provider,
         "intent_id": reading.intent_id or row.intent_id,
         "card_entered_at": now if by_hand else row.card_entered_at,
         "refreshed_at": now,

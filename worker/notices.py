@@ -22,6 +22,7 @@ from worker.cases import LeaseLost, facts_of, record
 from worker.failpoints import failpoint
 from worker.hooks import DUE, HookError, HookGone, notice_due
 from worker.leases import lease_end
+from worker.logs import about
 from worker.mail import Mailbox, write
 from worker.models import OPEN_STATES, UNCERTAIN, attempts, cases, install, outbox
 from worker.smtp import MailError, NoMailServer, NotTaken, PerhapsTaken
@@ -92,7 +93,11 @@ def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     items = _take(desk, message_id, hint)
     if not items:
         return False
-    desk = replace(desk, policy=desk.policy.of(items[0].case.arm))
+    with about(case_id=items[0].case.id):
+        return _deliver(replace(desk, policy=desk.policy.of(items[0].case.arm)), mailbox, items)
+
+
+def _deliver(desk: Desk, mailbox: Mailbox, items: list[Item]) -> bool:
     try:
         errors = _carry_out(desk, mailbox, items)
     except LeaseLost:
@@ -100,7 +105,7 @@ def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     except Exception as error:
         if isinstance(error, NotTaken) and error.bounced:
             with desk.engine.begin() as db:
-                came_back(db, message_id, desk.now)
+                came_back(db, items[0].row.id, desk.now)
         later = _later(desk, items[0].row.tries, error)
         _settle(desk, items, [_why(error)] * len(items), later, ours=isinstance(error, OURS))
         raise
@@ -113,7 +118,8 @@ def _take(desk: Desk, message_id: int, hint: UUID) -> list[Item]:
 
     A second delivery of the same hint finds another token, and nothing.
     """
-    own = {"lease_token": func.gen_random_uuid(), "tries": outbox.c.tries + 1}
+    until = lease_end(desk.lease_seconds)
+    own = {"lease_token": func.gen_random_uuid(), "lease_until": until, "tries": outbox.c.tries + 1}
     mine = outbox.c.id == message_id, outbox.c.lease_token == hint, outbox.c.due_at.is_not(None)
     with desk.engine.begin() as db:
         if db.execute(update(outbox).where(*mine).values(**own)).rowcount != 1:

@@ -24,7 +24,10 @@ from worker.inbox import drain
 from worker.leases import claim_due
 from worker.models import MACHINE_NOW, cases, outbox
 
-A_SECOND = 5  # are claimed for each second of a lease, which is less than one worker does in it
+# A hint waits for a worker so long, as a share of the lease that the worker takes then: what is lost with the queue is
+# found again after it.
+PATIENCE = 1 / 3
+A_SECOND = 5  # are claimed for each second of that, which is less than one worker does in it
 SUSPECT = 2  # crashes in a row
 AT_ONCE = 2  # webhooks under way: a slow endpoint holds up as many threads of all workers, and no more
 
@@ -68,7 +71,7 @@ def tell(desk: Desk, send: Send) -> int:
         if any(each.name == stops.RESTORED for each in stops.in_force(db)):
             return 0
         free = max(AT_ONCE - db.execute(held).scalar_one(), 0)
-        taken = claim_due(db, outbox, desk.now, free, desk.lease_seconds, by_webhook)
+        taken = claim_due(db, outbox, desk.now, free, patience(desk), by_webhook)
     for message_id, token in taken:
         send("dunning.tell", message_id, token)
     return len(taken)
@@ -79,9 +82,9 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
         _quarantine(db, desk.now)
         free = cases.c.quarantined_at.is_(None)
         room = _room(db, cases, desk)
-        taken = claim_due(db, cases, desk.now, room, desk.lease_seconds, free, cases.c.claims < SUSPECT)
+        taken = claim_due(db, cases, desk.now, room, patience(desk), free, cases.c.claims < SUSPECT)
         if _nobody_is_alone(db):
-            taken += claim_due(db, cases, desk.now, 1, desk.lease_seconds, free, cases.c.claims >= SUSPECT)
+            taken += claim_due(db, cases, desk.now, 1, patience(desk), free, cases.c.claims >= SUSPECT)
         failpoint("before_claim_commit")
     failpoint("after_claim_commit")
     return taken
@@ -90,16 +93,21 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
 def _claim_messages(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
         room = _room(db, outbox, desk)
-        return claim_due(db, outbox, desk.now, room, desk.lease_seconds, outbox.c.channel.not_in(BY_WEBHOOK))
+        return claim_due(db, outbox, desk.now, room, patience(desk), outbox.c.channel.not_in(BY_WEBHOOK))
+
+
+def patience(desk: Desk) -> float:
+    """Return for how many seconds a hint is good."""
+    return PATIENCE * desk.lease_seconds
 
 
 def _room(db: Connection, table: Table, desk: Desk) -> int:
-    """Return how many more rows can be claimed before the last of them would wait in the queue for its lease to end.
+    """Return how many more rows can be claimed before the last of them would wait in the queue until it is worthless.
 
     Beyond that workers would be busy with hints that are worth nothing any more, and the later the more.
     """
     held = select(func.count()).where(table.c.lease_until >= MACHINE_NOW)
-    return max(int(A_SECOND * desk.lease_seconds) - int(db.execute(held).scalar_one()), 0)
+    return max(int(A_SECOND * patience(desk)) - int(db.execute(held).scalar_one()), 0)
 
 
 def _quarantine(db: Connection, now: datetime) -> None:

@@ -222,6 +222,19 @@ def test_an_invoice_that_the_provider_retries_is_looked_at_daily_and_charged_whe
     street.agrees()
 
 
+def test_what_is_paid_while_the_provider_retries_is_not_said_to_be_the_customers_doing(serve: Serve) -> None:
+    """Nor ours: the report tells it apart."""
+    street = serve()
+    opened(street.engine)
+    street.shown["invoice"] = RETRIED
+    street.work(START)
+    street.shown.clear()
+    street.charge_elsewhere(START + DAY)
+    street.go_on()
+    row = the_case(street.engine)
+    assert (row.state, row.recovered_by, the_attempts(street.engine)) == ("recovered", "provider", [])
+
+
 def test_a_merchant_who_takes_over_ends_the_providers_retries_before_the_first_charge(serve: Serve) -> None:
     """The explicit choice: auto_advance is turned off, then ours goes on; in observe mode nothing is written."""
     street = serve(policy=Policy(take_over=True))

@@ -24,7 +24,7 @@ def many(street: Bench, number: int) -> int:
     """Make so many cases that are due; return how many can be claimed at once."""
     with street.engine.begin() as db:
         db.execute(insert(cases), [case_row(payment_id=f"in_{n}") for n in range(number)])
-    return int(sweep.A_SECOND * street.desk(START).lease_seconds)
+    return int(sweep.A_SECOND * sweep.patience(street.desk(START)))
 
 
 def test_no_more_is_claimed_than_is_done_within_a_lease(serve: Serve) -> None:
