@@ -151,6 +151,14 @@ STATEMENTS = (
            WHERE at < before + CAST(:cooldown AS interval) AND at > CAST(:now AS timestamptz) - interval '30 days'""",
         f"unless the policy's cool-down was made longer since: {REPORT}",
     ),
+    Statement(
+        "Every step planned in the last 30 days tells why then: by a rule, and not by the refusal alone.",
+        """SELECT case_id, at, what, detail ->> 'step' AS step FROM history
+           WHERE what IN ('planned', 'closed') AND at > CAST(:now AS timestamptz) - interval '30 days' AND NOT EXISTS
+             (SELECT FROM jsonb_array_elements_text(detail -> 'reasons') AS why
+              WHERE why !~ '^(class|evidence|unknown): ')""",
+        REPORT,
+    ),
 )
 
 

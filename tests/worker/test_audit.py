@@ -30,6 +30,7 @@ from tests.worker.builders import (
 )
 from tests.worker.builders import event as an_event
 from worker import audit, inbox
+from worker.cases import record
 from worker.models import metadata
 
 POLICY = replace(Policy.default(), budgets={"mastercard": (Limit(2, 24),)})
@@ -167,6 +168,13 @@ def told_twice(engine: Engine) -> None:
         add_notice(engine, case_id, at=START + number * DAY, due_at=None, delivered_at=START + number * DAY)
 
 
+def no_reason(engine: Engine) -> None:
+    """A charge of which only the refusal is known."""
+    with engine.begin() as db:
+        step = {"step": "charge", "reasons": ["class: retry_later", "evidence: code insufficient_funds"]}
+        record(db, waiting(engine), NOW, "planned", step)
+
+
 def beyond_budget(engine: Engine) -> None:
     """Three charges of one card within a day, over two cases."""
     for number in range(3):
@@ -196,6 +204,7 @@ BREAKS: dict[str, tuple[Break, tuple[str, ...]]] = {
     "No message is overdue by a day.": (an_old_message, ()),
     "No message of the last 30 days was given up.": (a_dead_message, ()),
     "No customer was told anything twice within the cool-down.": (told_twice, ()),
+    "Every step planned in the last 30 days tells why then: by a rule, and not by the refusal alone.": (no_reason, ()),
     "No card was charged beyond its network's budget in the last 30 days.": (beyond_budget, ()),
 }
 
