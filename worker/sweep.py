@@ -29,6 +29,7 @@ from worker.models import MACHINE_NOW, cases, outbox
 PATIENCE = 1 / 3
 A_SECOND = 5  # are claimed for each second of that, which is less than one worker does in it
 SUSPECT = 2  # crashes in a row
+EVENTS = 100  # are handled before cases and messages have their turn
 AT_ONCE = 2  # webhooks under way: a slow endpoint holds up as many threads of all workers, and no more
 
 Send = Callable[[str, int, str], None]
@@ -44,11 +45,11 @@ class Swept:
 
 
 def tick(desk: Desk, send: Send) -> Swept:
-    """Handle waiting events, then claim what is due and ``send(task, id, token)`` one hint for each.
+    """Handle waiting events, at most ``EVENTS``, then claim what is due and ``send(task, id, token)`` a hint for each.
 
     After a restore nothing is claimed until every charge of ours is explained.
     """
-    handled = drain(desk.engine, desk.policy, desk.now)
+    handled = drain(desk.engine, desk.policy, desk.now, EVENTS)
     if not restored.converge(desk.engine, desk.now):
         return Swept(handled, 0, 0)
     due, messages = _claim_cases(desk), _claim_messages(desk)

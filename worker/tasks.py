@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from threading import Lock
 from typing import Any
 from uuid import UUID
 
-from celery.signals import task_failure, task_success, worker_ready
+from celery.exceptions import Ignore
+from celery.signals import task_failure, task_postrun, task_prerun, task_success, worker_ready
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker import app, audit, catchup, charging, jobs, notices, replay, retention, sweep, watch
 from worker.app import celery_app
@@ -20,6 +23,11 @@ from worker.settings import load_settings
 from worker.smtp import MailError
 from worker.stripe_gateway import GatewayError
 from worker.words import NotWritten
+
+# What the first argument of a task is the number of.
+ABOUT = {"dunning.work": "case_id", "dunning.deliver": "message_id", "dunning.tell": "message_id"}
+
+TICKING = Lock()
 
 
 def desk() -> Desk:
@@ -44,10 +52,24 @@ def mailbox() -> Mailbox:
 
 @celery_app.task(name="dunning.tick")  # type: ignore[untyped-decorator]  # celery has no types
 def tick() -> None:
-    """Find what is due and send hints; beat calls it every few seconds."""
+    """Find what is due and send hints; beat calls it every few seconds.
+
+    Of the threads of a process one does so at a time: many events that wait leave the others to the cases.
+    """
+    if not TICKING.acquire(blocking=False):
+        raise Ignore
+    try:
+        while _swept().events == sweep.EVENTS:
+            pass
+    finally:
+        TICKING.release()
+
+
+def _swept() -> sweep.Swept:
     found = sweep.tick(desk(), send)
     if found != sweep.Swept(0, 0, 0):
         log.info("tick", events=found.events, cases=found.cases, messages=found.messages)
+    return found
 
 
 def send(task: str, row_id: int, token: str) -> None:
@@ -133,6 +155,20 @@ def clean_up() -> None:
     gone = retention.clean_up(app.engine(), timedelta(days=load_settings().keep_events_days))
     jobs.done(app.engine(), "clean_up", gone)
     log.info("clean_up", **gone)
+
+
+@task_prerun.connect  # type: ignore[untyped-decorator]
+def name_work(sender: Any, args: Any, **_given: Any) -> None:
+    """A task begins: every line of its thread until its end tells what it is about, also what Celery says of it."""
+    clear_contextvars()
+    if (name := ABOUT.get(sender.name)) and args:
+        bind_contextvars(**{name: args[0]})
+
+
+@task_postrun.connect  # type: ignore[untyped-decorator]
+def forget_work(**_given: Any) -> None:
+    """A task has ended: the next one of its thread is about something else."""
+    clear_contextvars()
 
 
 @task_success.connect  # type: ignore[untyped-decorator]

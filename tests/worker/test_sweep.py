@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from celery.exceptions import Ignore
 from sqlalchemy import insert
 
 from tests.worker.bench import Bench, Serve
-from tests.worker.builders import START, add_case, add_notice, case_row, sql
-from worker import sweep
+from tests.worker.builders import START, add_case, add_notice, case_row, event, one, sql
+from worker import inbox, sweep, tasks
 from worker.models import cases
 
 EXPIRE = "UPDATE {} SET lease_until = clock_timestamp() - interval '1 second' WHERE lease_token IS NOT NULL"
@@ -52,3 +53,23 @@ def test_cases_that_wait_hold_up_no_message(serve: Serve, waiting: int) -> None:
     messages = [add_notice(street.engine, number, name=f"n{each}") for each in range(waiting)]
     assert room > waiting
     assert claimed(street) == [("dunning.deliver", message) for message in messages]
+
+
+def test_events_that_wait_hold_up_no_case(serve: Serve) -> None:
+    """A tick handles so many of them, then what is due has its turn; the next one goes on."""
+    street = serve()
+    add_case(street.engine, payment_id="in_x", due_at=START)
+    told = [event(f"evt_{n}", "customer.updated", {"object": "customer", "id": f"cus_{n}"}) for n in range(150)]
+    with street.engine.begin() as db:
+        inbox.keep(db, [inbox.parse_event(each) for each in told])
+    assert claimed(street) == [("dunning.work", 1)]
+    left = "SELECT count(*) FROM events WHERE handled_at IS NULL"
+    assert one(street.engine, left) == 150 - sweep.EVENTS
+    claimed(street)
+    assert one(street.engine, left) == 0
+
+
+def test_of_a_process_one_thread_ticks_and_the_others_work() -> None:
+    """A tick that meets another one leaves it to that: it counts as no sign of life."""
+    with tasks.TICKING, pytest.raises(Ignore):
+        tasks.tick()
