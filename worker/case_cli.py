@@ -14,15 +14,24 @@ from typing import Any, TextIO
 import click
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, Select, func, select
 
 from schedules.declines import DeclineClass
 from schedules.steps import utc_text
 from worker import app, repair, replay, stops, timeline
 from worker.installation import as_json, installation, show
-from worker.locales import money
+from worker.locales import decimal, money
 from worker.models import OPEN_STATES, OUTCOMES, cases
 
+SCREEN = 50
+# What a list needs; the cards and refusals of a hundred thousand cases would take longer than all else.
+LISTED = tuple(
+    cases.c[name]
+    for name in (
+        *("id", "payment_id", "customer_id", "account", "state", "decline_class", "quarantined_at", "amount_minor"),
+        *("currency", "failed_at", "due_at", "step", "recovered_by"),
+    )
+)
 Command = Callable[..., Any]
 Verdict = repair.Verdict | replay.Verdict
 
@@ -68,28 +77,35 @@ def filtered(command: Command) -> Command:
 @filtered
 @click.option("--sort", type=click.Choice(list(repair.SORTS)), default="due", show_default=True, help="By what.")
 @click.option("--desc", is_flag=True, help="The last first.")
-@click.option("--limit", type=click.IntRange(1), help="At most so many.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many; for people 50, for machines all.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table for spreadsheets.")
 @as_json
 def case_list(  # noqa: PLR0913 - one argument for each option
     *, filters: repair.Filters, sort: str, desc: bool, limit: int | None, as_json: bool, as_csv: bool
 ) -> None:
     """List the cases, the next due first."""
+    for_people = not (as_json or as_csv)
     with installation(), app.engine().connect() as db:
-        wanted = repair.listed(filters, app.now(), sort, desc=desc).limit(limit)
-        told = [as_row(row) for row in db.execute(wanted)]
+        wanted = repair.listed(filters, app.now(), sort, desc=desc).with_only_columns(*LISTED)
+        told = [as_row(row) for row in db.execute(wanted.limit(limit or (SCREEN if for_people else None)))]
         for each in stops.shown(db):
             click.echo(f"charging is stopped since {each['since']}: {each['by']}, {each['why']}", err=True)
+        more = _more(db, wanted) if for_people and not limit and len(told) == SCREEN else 0
     if as_json:
         show(told)
     elif as_csv:
         _write_csv(told)
     else:
-        _tell_list(told)
+        _tell_list(told, more)
+
+
+def _more(db: Connection, wanted: Select[Any]) -> int:
+    """Return how many cases are meant beyond a screen."""
+    return int(db.execute(select(func.count()).select_from(wanted.order_by(None).subquery())).scalar_one()) - SCREEN
 
 
 def as_row(row: Row[Any]) -> dict[str, Any]:
-    """Return a case for a list."""
+    """Return a case for a list; ``amount`` is a decimal number of the currency's units."""
     return {
         "case_id": row.id,
         "payment_id": row.payment_id,
@@ -98,7 +114,7 @@ def as_row(row: Row[Any]) -> dict[str, Any]:
         "state": row.state,
         "class": row.decline_class,
         "quarantined": row.quarantined_at is not None,
-        "amount": money(row.amount_minor, row.currency),
+        "amount": str(decimal(row.amount_minor, row.currency)),
         "amount_minor": row.amount_minor,
         "currency": row.currency,
         "failed_at": utc_text(row.failed_at),
@@ -115,13 +131,16 @@ def _write_csv(told: list[dict[str, Any]]) -> None:
     writer.writerows(told)
 
 
-def _tell_list(told: list[dict[str, Any]]) -> None:
+def _tell_list(told: list[dict[str, Any]], more: int) -> None:
     table = Table("case", "payment", "state", "class", "amount", "due", "next step", box=None)
     for one in told:
         state = "quarantined" if one["quarantined"] else one["state"]
-        shown = ("case_id", "payment_id", "", "class", "amount", "due_at", "next_step")
-        table.add_row(*(str((one[name] if name else state) or "") for name in shown))
+        amount = money(one["amount_minor"], one["currency"])
+        shown = (one["case_id"], one["payment_id"], state, one["class"], amount, one["due_at"], one["next_step"])
+        table.add_row(*(str(value or "") for value in shown))
     Console().print(table if told else "No cases.")
+    if more:
+        click.echo(f"and {more} more: --limit shows more of them, --csv and --json show all")
 
 
 @case.command("show")
@@ -146,7 +165,8 @@ def found(db: Connection, case_id: str) -> Row[Any]:
 
 def _tell_case(told: dict[str, Any]) -> None:
     state = "quarantined" if told["quarantined"] else told["state"]
-    click.echo(f"case {told['case_id']}  {told['payment_id']}  {told['customer_id']}  {told['amount']}  {state}")
+    amount = money(told["amount_minor"], told["currency"])
+    click.echo(f"case {told['case_id']}  {told['payment_id']}  {told['customer_id']}  {amount}  {state}")
     for line in told["history"]:
         detail = ", ".join(f"{key} {value}" for key, value in line["detail"].items() if key not in ("reasons", "at"))
         click.echo(f"  {line['at']}  {line['what']:12} {detail}")

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Collection, Sequence
 from datetime import date
 from decimal import Decimal
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from babel import Locale, UnknownLocaleError
 from babel.core import get_global
@@ -69,8 +69,17 @@ def _usual(locale: Locale) -> tuple[str | None, str | None]:
 
 def money(amount_minor: int, currency: str, locale: Locale | str = FALLBACK) -> str:
     """Return an amount of minor units as people write it; a yen has no minor unit, a dinar has a thousand."""
-    digits = get_currency_precision(currency.upper())
-    return format_currency(Decimal(amount_minor).scaleb(-digits), currency.upper(), locale=locale)
+    return format_currency(decimal(amount_minor, currency), currency.upper(), locale=locale)
+
+
+def decimal(amount_minor: int, currency: str) -> Decimal:
+    """Return an amount of minor units in units of its currency, as exact as it is."""
+    return Decimal(amount_minor).scaleb(-_digits(currency.upper()))
+
+
+@cache
+def _digits(currency: str) -> int:
+    return int(get_currency_precision(currency))
 
 
 def day(at: date, locale: Locale) -> str:

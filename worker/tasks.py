@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from threading import Lock
+from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +27,7 @@ from worker.words import NotWritten
 # What the first argument of a task is the number of.
 ABOUT = {"dunning.work": "case_id", "dunning.deliver": "message_id", "dunning.tell": "message_id"}
 
-TICKING = Lock()
+TICKING = BoundedSemaphore(2)
 
 
 def desk() -> Desk:
@@ -54,7 +54,7 @@ def mailbox() -> Mailbox:
 def tick() -> None:
     """Find what is due and send hints; beat calls it every few seconds.
 
-    Of the threads of a process one does so at a time: many events that wait leave the others to the cases.
+    Of the threads of a process two do so at a time: many events that wait leave the others to the cases.
     """
     if not TICKING.acquire(blocking=False):
         raise Ignore

@@ -315,7 +315,7 @@ def play(plan: Plan, folder: Path) -> Verdict:
 
 def people(cases: int, days: float, dice: Random) -> Town:
     """Return a town whose renewals fail over most of the time; a tenth of the cards is lost, some customers pay."""
-    every = timedelta(days=0.7 * days) / cases
+    every = timedelta(days=0.9 * days) / cases
     world = town(cases, lost=10, refused=6, every=every)
     for name, failed in world.people.items():
         if dice.random() < 0.05:

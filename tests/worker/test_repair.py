@@ -290,3 +290,16 @@ def test_every_planned_step_of_a_thousand_cases_has_its_reasons(operate: Operate
     listed = json.loads(operate("case", "list", "--json").stdout)
     assert len(listed) == 1000
     assert one(engine, "SELECT count(*) FROM cases WHERE jsonb_array_length(step -> 'reasons') > 0") == 1000
+
+
+def test_a_long_list_is_cut_for_people_and_whole_for_machines(operate: Operate, engine: Engine) -> None:
+    """It says how many there are beyond a screen."""
+    with engine.begin() as db:
+        for number in range(1, 61):
+            open_case(db, payment(number), None, Policy(), START)
+    told = operate("case", "list").stdout.splitlines()
+    assert told[-1] == "and 10 more: --limit shows more of them, --csv and --json show all"
+    assert len(told) == 1 + 50 + 1
+    assert len(operate("case", "list", "--limit", "55").stdout.splitlines()) == 1 + 55
+    assert len(json.loads(operate("case", "list", "--json").stdout)) == 60
+    assert len(operate("case", "list", "--csv").stdout.splitlines()) == 1 + 60
