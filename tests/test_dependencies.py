@@ -36,8 +36,9 @@ def needed(requirements: list[str]) -> Iterator[NormalizedName]:
             waiting += [(Requirement(each), frozenset(requirement.extras)) for each in more]
 
 
-RUNNING = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["embedded"]]
-ALL = sorted(set(needed([*RUNNING, *PROJECT["optional-dependencies"]["test"]])))
+EXTRAS = PROJECT["optional-dependencies"]
+RUNNING = [*PROJECT["dependencies"], *EXTRAS["embedded"], *EXTRAS["otel"]]
+ALL = sorted(set(needed([*RUNNING, *EXTRAS["test"]])))
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -36,16 +36,16 @@ from worker import (
     outbox_cli,
     plans,
     replay_cli,
-    report_view,
+    report_cli,
     suppression_cli,
     tasks,
+    traces,
     watch,
     wording,
 )
 from worker.doctor import examine
 from worker.embedded_site import EmbeddedError
 from worker.installation import as_json, installation, instant_named, show
-from worker.report import make_report
 from worker.roles import Roles, stop_on_signals, stop_with_parent
 from worker.settings import SettingsError, load_settings
 from worker.stripe_gateway import GatewayError, StripeGateway
@@ -89,6 +89,7 @@ def main() -> None:
 
 for operation in (*operations.COMMANDS, *replay_cli.COMMANDS, case_cli.case, notice_cli.notice, outbox_cli.outbox):
     main.add_command(operation)
+main.add_command(report_cli.report)
 for operation in suppression_cli.COMMANDS:
     notice_cli.notice.add_command(operation)
 
@@ -272,15 +273,6 @@ def _tell_check(file: Path, found: plans.Checked) -> None:
 
 @main.command()
 @as_json
-def report(as_json: bool) -> None:
-    """Tell what came back and by which means."""
-    with installation(), app.engine().connect() as connection:
-        found = make_report(connection)
-    show(found.as_json()) if as_json else report_view.tell(found)
-
-
-@main.command()
-@as_json
 def doctor(as_json: bool) -> None:
     """Look whether everything is in order, and say what to do where it is not."""
     with installation(check=False):
@@ -303,9 +295,14 @@ def worker(concurrency: int) -> None:
         _check_words()
         checks.tell_of_mail(load_settings())
         app.gateway()
+        _trace("worker")
         app.celery_app.worker_main(
             ["worker", f"--concurrency={concurrency}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
         )
+
+
+def _trace(role: str, web: Any = None) -> None:
+    traces.set_up(role, app.engine(), load_settings().stripe_api_base, web)
 
 
 def _check_words() -> None:
@@ -322,6 +319,7 @@ def beat() -> None:
     with installation():
         checks.refuse_to_start(app.engine(), load_settings())
         after_task_publish.connect(_note_sent)
+        _trace("beat")
         app.celery_app.start(["beat", "--loglevel=INFO", "--scheduler=celery.beat:Scheduler", "--pidfile="])
 
 
@@ -346,9 +344,12 @@ def web(host: str, port: int, port_file: Path | None) -> None:
             part.write_text(str(listener.getsockname()[1]), encoding="ascii")
             part.replace(port_file)
         logs.log.info("listening", host=host, port=listener.getsockname()[1])
+        site = serve()
+        _trace("web", site)
         # A peer is who it is: no header makes it another one.
-        config = uvicorn.Config(serve(), log_config=None, access_log=False, proxy_headers=False)
-        uvicorn.Server(config).run(sockets=[listener])
+        config = uvicorn.Config(site, log_config=None, access_log=False, proxy_headers=False)
+        with suppress(KeyboardInterrupt):  # it has ended as it was asked to, and tells us of the signal once more
+            uvicorn.Server(config).run(sockets=[listener])
 
 
 def _listen(host: str, port: int) -> socket.socket:

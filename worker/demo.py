@@ -80,13 +80,13 @@ class Result:
         """The promises that the bank's ledger shows broken, with how often."""
         checks = {name: self.bank[name] for name in ("double_charges", "off_hours")}
         checks["disturbed"] = self.disturbed
-        checks["unfinished"] = self.report.unfinished
+        checks["unfinished"] = self.report.total.unfinished
         checks["writes"] = self.bank["writes"] if self.practice.mode == "observe" else 0
         return {name: count for name, count in checks.items() if count}
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as one JSON object."""
-        return {**asdict(self.practice), **self.report.as_json(), "bank": self.bank, "broken": self.broken} | {
+        return {**asdict(self.practice), **self.report.total.as_json(), "bank": self.bank, "broken": self.broken} | {
             "disturbed": self.disturbed,
             "restarts": self.restarts,
             "seconds": round(self.seconds, 1),
@@ -203,7 +203,7 @@ def run(practice: Practice, *, quiet: bool) -> Result:
         look = stack.enter_context(view(driver.engine, practice.payments, quiet=quiet))
         driver.play(practice.days, look)
         with driver.engine.connect() as db:
-            report = make_report(db)
+            report = make_report(db, app.now())
         disturbed = driver.disturbed(app.policy())
         return Result(practice, report, driver.ledger(), disturbed, driver.roles.restarts, time.monotonic() - began)
 

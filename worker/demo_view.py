@@ -15,8 +15,9 @@ from rich.text import Text
 from sqlalchemy import Engine
 
 from worker import report_view
+from worker.figures import MEANS, Figures
 from worker.models import OUTCOMES
-from worker.report import MEANS, Report, make_report
+from worker.report import make_report
 
 if TYPE_CHECKING:
     from worker.demo import Result
@@ -57,19 +58,19 @@ def _every(gap: timedelta, show: Callable[[datetime], None]) -> Callable[[dateti
     return look
 
 
-def _report(engine: Engine) -> Report:
+def _figures(engine: Engine, now: datetime) -> Figures:
     with engine.connect() as db:
-        return make_report(db)
+        return make_report(db, now).total
 
 
 def _line(engine: Engine, now: datetime) -> str:
-    report = _report(engine)
+    report = _figures(engine, now)
     states = ", ".join(f"{name} {count}" for name, count in sorted(report.states.items()))
     return f"{now:%Y-%m-%d}  {report.attempts} charges, {report.notices} notices; {states}"
 
 
 def _picture(engine: Engine, payments: int, now: datetime) -> Group:
-    report = _report(engine)
+    report = _figures(engine, now)
     states = Table("state", "cases", "", box=None, pad_edge=False)
     for name in ("silent", "contacting", *OUTCOMES):
         count = report.states.get(name, 0)
@@ -87,8 +88,8 @@ def _colour(state: str) -> str:
 
 def tell(result: Result) -> None:
     """Print the report of a practice, and the checks as the bank's ledger answers them."""
-    report, bank = result.report, result.bank
-    report_view.tell(report)
+    bank = result.bank
+    report_view.tell(result.report)
     console = Console()
     own = f" ({bank['off_hours_own_card']} more were set off by a customer's own new card)"
     ledger = ", in the bank's ledger"
@@ -99,7 +100,7 @@ def tell(result: Result) -> None:
     ]
     if result.practice.mode == "observe":
         checks.append(_verdict(f"requests that write{ledger}", bank["writes"]))
-    if unfinished := report.unfinished:
+    if unfinished := result.report.total.unfinished:
         checks.append(_verdict("cases not finished", unfinished))
     for check in checks:
         console.print(check, highlight=False, soft_wrap=True)

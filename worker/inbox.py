@@ -20,7 +20,7 @@ from worker import stops
 from worker.cases import keep_foreign, look_again, open_case, record
 from worker.failpoints import failpoint
 from worker.keys import is_lost, key_of
-from worker.logs import redact
+from worker.logs import about, redact
 from worker.models import MACHINE_NOW, OPEN_STATES, cases, events
 from worker.personal import CODE, impersonal
 from worker.readings import FailedCharge, UnknownShape, charge_evidence, instant, is_marked, read_intent, reading_of
@@ -306,7 +306,7 @@ def _handle_next(engine: Engine, policy: Policy, now: datetime) -> bool:
             return False
         done: dict[str, Any] = {"handled_at": MACHINE_NOW, "error": None}
         try:
-            with db.begin_nested():
+            with db.begin_nested(), about(event_id=row.id):
                 handle(db, parse_event(row.payload), policy, now)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is kept with the event and tried again
             done = {

@@ -49,6 +49,7 @@ metadata = MetaData(
 INSTANT = DateTime(timezone=True)
 OWN_KEY = "(payload -> 'request') ->> 'idempotency_key'"  # of the request that caused an event
 OF_CUSTOMER = "payload #>> '{data,object,customer}'"
+WAITED = """what = 'planned' AND detail @? '$.reasons[*] ? (@ starts with "window:")'"""  # for a bank to open
 MACHINE_NOW = func.clock_timestamp()
 
 
@@ -188,6 +189,12 @@ attempts = Table(
     Index("uq_attempts_number", "case_id", "number", unique=True, postgresql_where=text("state <> 'not_executed'")),
     Index("uq_attempts_success", "payment_id", unique=True, postgresql_where=text("state = 'succeeded'")),
     Index("ix_attempts_fingerprint", "fingerprint", "at"),
+    Index(
+        "ix_attempts_charged",  # reports count charges without reading the rows
+        "case_id",
+        postgresql_include=["number", "at"],
+        postgresql_where=text("state IN ('succeeded', 'declined')"),
+    ),
 )
 
 outbox = Table(
@@ -248,6 +255,8 @@ history = Table(
     Column("at", INSTANT, nullable=False),
     Column("what", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
+    Index("ix_history_waited", "case_id", postgresql_where=text(WAITED)),  # the two kinds of lines that reports count
+    Index("ix_history_taken_back", "case_id", postgresql_where=text("what IN ('disputed', 'refunded')")),
 )
 
 stops = Table(

@@ -17,6 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, exi
 from schedules import Charge, Close, Policy, Step
 from schedules.steps import as_json
 from worker.cases import close, plan, record, retry, unresolved
+from worker.logs import about
 from worker.models import MACHINE_NOW, OPEN_STATES, UNRESOLVED, attempts, cases
 
 NUMBER = re.compile("[0-9]{1,18}")
@@ -132,7 +133,8 @@ def _one(db: Connection, wish: Wish, name: str) -> Verdict:
         return Verdict(name, None, None, done=False, why="no such case")
     if row.closed_at is not None:
         return Verdict(name, row.id, row.payment_id, done=False, why=f"it has ended: {row.state}")
-    done, why = ACTS[wish.name](db, row, wish)
+    with about(case_id=row.id):
+        done, why = ACTS[wish.name](db, row, wish)
     after = db.execute(select(cases.c.step).where(cases.c.id == row.id)).scalar_one()
     return Verdict(name, row.id, row.payment_id, done=done, why=why, step=after)
 

@@ -1,110 +1,100 @@
-"""What came back, by which means, and at what price? Counted from the cases of a database."""
+"""What came back, by which means, and at what price? Counted in the database, for a cohort and each of its groups.
+
+A cohort is every case whose first failure lies in a time; recovered is what was paid, by any means, within 30 days of
+it. The total is one more group. What each figure means, and of what it is a share: docs/report.md.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, text
 
-from worker.models import OUTCOMES, attempts, cases, history, outbox
+from schedules.arms import CONTROL, A, B
+from schedules.steps import utc_text
+from worker import report_count
+from worker.figures import Arm, Figures, Lift, Period
+from worker.report_sql import Question
 
-TAKEN_BACK = ("disputed", "refunded")  # as the inbox notes it in the history of a recovered case
-MEANS = ("card_update", "silent_retry", "after_contact", "customer")
+WINDOW = timedelta(days=30)
+# How far a picture goes over time: so many days at most are told one by one, so many by weeks, more by months.
+MOST_DAYS, MOST_WEEKS = timedelta(days=45), timedelta(weeks=104)
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """``value`` is minor units by currency: failed, and recovered by each means; they are never added up.
+    """What is known of a cohort at ``now``: as a whole, by groups, by arms, over time, and by days since the failure.
 
-    ``taken_back`` counts those of the recovered whose money was refunded or disputed later, wholly or in part.
+    ``final_at`` is when its last case has had its 30 days; ``curve`` counts by means what was back by each of them.
     """
 
-    cases: int
-    states: dict[str, int]
-    recovered: dict[str, int]
-    value: dict[str, dict[str, int]]
-    attempts: int
-    notices: int
-    median_days: float | None
-    taken_back: int
+    question: Question
+    now: datetime
+    final_at: datetime | None
+    total: Figures
+    groups: tuple[Figures, ...]
+    arms: tuple[Arm, ...]
+    step: str
+    periods: tuple[Period, ...]
+    curve: dict[str, list[int]]
 
     @property
-    def unfinished(self) -> int:
-        """Return how many cases are still open."""
-        return self.cases - sum(self.states.get(state, 0) for state in OUTCOMES)
+    def final(self) -> bool:
+        """Whether every case of the cohort has had its 30 days."""
+        return self.final_at is not None and self.now >= self.final_at
 
     @property
-    def recovered_count(self) -> int:
-        """Return how many cases came back, by any means."""
-        return sum(self.recovered.values())
+    def lifts(self) -> list[Lift]:
+        """Return by how much each arm exceeds the control, and B exceeds A."""
+        found = {arm.name: arm for arm in self.arms}
+        pairs = [(A, CONTROL), (B, CONTROL), (B, A)]
+        return [Lift(found[of], found[over]) for of, over in pairs if of in found and over in found]
+
+    @property
+    def back_by_day(self) -> list[tuple[int, int]]:
+        """Return how many cases were back by each day after their failure, by any means."""
+        return [(day, sum(counts)) for day, counts in enumerate(zip(*self.curve.values(), strict=True))]
 
     def as_json(self) -> dict[str, Any]:
-        """Return the report with its ratios; a ratio without a denominator is null."""
-        won = self.recovered_count
-        ratios = {
-            "recovered_count": won,
-            "recovered_share": _ratio(won, self.cases),
-            "attempts_per_recovery": _ratio(self.attempts, won),
-            "notices_per_case": _ratio(self.notices, self.cases),
+        """Return everything as one JSON object; docs/report.md tells the keys."""
+        ask = self.question
+        return {
+            "from": ask.begin.date().isoformat() if ask.begin else None,
+            "to": ask.end.date().isoformat() if ask.end else None,
+            "by": ask.by,
+            "now": utc_text(self.now),
+            "final": self.final,
+            "final_at": utc_text(self.final_at) if self.final_at else None,
+            "total": self.total.as_json(),
+            "groups": [group.as_json() for group in self.groups],
+            "arms": [arm.as_json() for arm in self.arms],
+            "lifts": [lift.as_json() for lift in self.lifts],
+            "same_policy": ask.same_policy,
+            "over_time": {"step": self.step, "periods": [period.as_json() for period in self.periods]},
+            "curve": self.curve,
         }
-        return {**asdict(self), **ratios}
 
 
-def _ratio(part: int, whole: int) -> float | None:
-    return round(part / whole, 4) if whole else None
+def make_report(db: Connection, now: datetime, question: Question | None = None) -> Report:
+    """Answer a question about the cases of the installation; without one, about all of them.
+
+    Everybody who shows a report asks here: the command, the console and the practice.
+    """
+    ask = question or Question()
+    # The sorts of a large cohort stay in memory, and none waits for a compiler; both for this transaction only.
+    db.execute(text("SET LOCAL work_mem = '64MB'"))
+    db.execute(text("SET LOCAL jit = off"))
+    first, last = report_count.span(db, ask)
+    ends, step = ask.end or last, _step(first, last)
+    total, groups = report_count.groups(db, ask)
+    periods, curve = report_count.course(db, ask, step)
+    arms = report_count.arms(db, ask)
+    return Report(ask, now, ends + WINDOW if ends else None, total, groups, arms, step, periods, curve)
 
 
-def make_report(db: Connection) -> Report:
-    """Count all cases of the installation."""
-    states = _counts(db, select(cases.c.state, func.count()).group_by(cases.c.state))
-    won = select(cases.c.recovered_by, func.count()).where(cases.c.state == "recovered").group_by(cases.c.recovered_by)
-    means = _counts(db, won)
-    days = func.extract("epoch", cases.c.closed_at - cases.c.failed_at) / 86400
-    median = select(func.percentile_cont(0.5).within_group(days)).where(cases.c.state == "recovered")
-    return Report(
-        cases=sum(states.values()),
-        states=states,
-        recovered={name: means.get(name, 0) for name in MEANS},
-        value=_value(db),
-        attempts=_count(db, attempts, attempts.c.state.in_(("succeeded", "declined"))),
-        notices=_messages(db),
-        median_days=_days(db.execute(median).scalar()),
-        taken_back=_taken_back(db),
-    )
-
-
-def _counts(db: Connection, statement: Select[Any]) -> dict[str, int]:
-    return {str(name): int(number) for name, number in db.execute(statement)}
-
-
-def _count(db: Connection, table: Any, condition: Any) -> int:
-    return int(db.execute(select(func.count()).select_from(table).where(condition)).scalar_one())
-
-
-def _messages(db: Connection) -> int:
-    """Count the notices that left; several cases may have been told in one."""
-    message = func.count(func.coalesce(outbox.c.merged_into, outbox.c.id).distinct())
-    left = outbox.c.kind == "notice", outbox.c.delivered_at.is_not(None)
-    return int(db.execute(select(message).where(*left)).scalar_one())
-
-
-def _taken_back(db: Connection) -> int:
-    """Count the cases whose money went back after it had come."""
-    lines = select(func.count(history.c.case_id.distinct())).where(history.c.what.in_(TAKEN_BACK))
-    return int(db.execute(lines).scalar_one())
-
-
-def _days(found: Any) -> float | None:
-    return None if found is None else round(float(found), 2)
-
-
-def _value(db: Connection) -> dict[str, dict[str, int]]:
-    total = func.sum(cases.c.amount_minor)
-    back = [func.coalesce(total.filter(cases.c.recovered_by == means), 0).label(means) for means in MEANS]
-    totals = (
-        select(cases.c.currency, total.label("failed"), *back).group_by(cases.c.currency).order_by(cases.c.currency)
-    )
-    return {
-        row["currency"]: {name: int(row[name]) for name in ("failed", *MEANS)} for row in db.execute(totals).mappings()
-    }
+def _step(first: datetime | None, last: datetime | None) -> str:
+    """Return in which steps time is told, by its length."""
+    length = last - first if first and last else timedelta()
+    return "day" if length <= MOST_DAYS else "week" if length <= MOST_WEEKS else "month"

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-STOP_SECONDS = 20
+STOP_SECONDS = 50  # longer than worker_soft_shutdown_timeout: what is under way is settled
 ORPHANS = "DUNNING_STOP_WITH_PARENT"
 
 

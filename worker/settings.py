@@ -12,6 +12,7 @@ from base64 import b64decode
 from contextlib import suppress
 from email.utils import parseaddr
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ LONGEST_WAIT = 5.0  # seconds that a request to the provider may wait for its tu
 SMTP_URL = re.compile(r"smtps?://([^\s/?#]+@)?([^\s/?#@:\[\]]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?/?")
 COLOUR = re.compile("#[0-9a-fA-F]{6}")
 LINK_BASE = re.compile(r"(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost)(:\d+)?)(/[^\s?#]*)?")
+HEADER = re.compile("[A-Za-z0-9-]{1,100}")
 HOOK_URL = re.compile(LINK_BASE.pattern + r"(\?[^\s#]*)?")
 
 
@@ -72,6 +74,16 @@ class Settings(BaseSettings):
     mail_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="whsec_ and 24 to 64 bytes in base64; verifies what a mail service reports; a comma list"
     )
+    console_token: SecretStr | None = Field(
+        None, description="Opens the console to whoever has it, from 32 characters; see docs/console.md"
+    )
+    console_user_header: str | None = Field(
+        None, description="Header in which a proxy's login names the operator, such as X-Forwarded-User"
+    )
+    console_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (ip_network("127.0.0.1"), ip_network("::1")),
+        description="Addresses or networks whose user header is believed, a comma list",
+    )
     policy: Path | None = Field(None, description="TOML file with the merchant's policy; unset: the default policy")
     mode: Literal["observe", "live"] = Field("observe", description="observe plans and never writes; live charges")
     live_switch: Literal["off", "on"] = Field(
@@ -87,7 +99,9 @@ class Settings(BaseSettings):
     keep_events_days: int = Field(90, ge=31, description="How long handled events are kept; Stripe lists them for 30")
     lease_seconds: float = Field(180, gt=0, description="How long one worker owns a case or a notice")
 
-    @field_validator("stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret", mode="before")
+    @field_validator(
+        "stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret", "console_proxies", mode="before"
+    )
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -130,6 +144,20 @@ class Settings(BaseSettings):
     def _long(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if any(len(secret.get_secret_value()) < LEAST_SECRET for secret in value):
             msg = f"expected at least {LEAST_SECRET} characters, as `openssl rand -hex 32` gives"
+            raise ValueError(msg)
+        return value
+
+    @field_validator("console_token")
+    @classmethod
+    def _long_token(cls, value: SecretStr | None) -> SecretStr | None:
+        cls._long((value,) if value else ())
+        return value
+
+    @field_validator("console_user_header")
+    @classmethod
+    def _header(cls, value: str | None) -> str | None:
+        if value is not None and not HEADER.fullmatch(value):
+            msg = "expected the name of a header such as X-Forwarded-User"
             raise ValueError(msg)
         return value
 

@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Row, select, text
 from schedules import Card, Facts, Policy, next_step
 from schedules.steps import as_json, utc_text
 from worker.cases import facts_of
-from worker.models import OF_CUSTOMER, events, history
+from worker.models import OF_CUSTOMER, attempts, events, history, outbox
+
+SAME = ("charged", "delivered")  # an attempt and a message tell it better
 
 
 def of_case(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> dict[str, Any]:
@@ -21,6 +23,39 @@ def of_case(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> dic
     told = [{"at": utc_text(line.at), "what": line.what, "detail": line.detail} for line in lines]
     changes = [] if row.closed_at else list(_changes(facts_of(db, row, now), policy.of(row.arm), now))
     return {"step": row.step, "history": told, "events": list(_events(db, row)), "would_change": changes}
+
+
+def lines(db: Connection, row: Row[Any], told: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the history of a case with its attempts and messages, in the order of business time, each told once."""
+    rest = [{**line, "kind": "history", "detail": _told(line["detail"])} for line in told if line["what"] not in SAME]
+    tried = db.execute(select(attempts).where(attempts.c.case_id == row.id).order_by(attempts.c.id))
+    sent = db.execute(select(outbox).where(outbox.c.case_id == row.id).order_by(outbox.c.id))
+    return sorted([*map(_attempt, tried), *rest, *map(_message, sent)], key=lambda line: str(line["at"]))
+
+
+def _attempt(tried: Row[Any]) -> dict[str, Any]:
+    about = {"state": tried.state, "card": _card(tried.card), **(tried.decline or {}), "charge": tried.charge_id}
+    told = _told({**about, "error": tried.error})
+    return {"at": utc_text(tried.at), "kind": "attempt", "what": f"attempt {tried.number}", "detail": told}
+
+
+def _message(sent: Row[Any]) -> dict[str, Any]:
+    waits = {"due": sent.due_at and utc_text(sent.due_at), "merged_into": sent.merged_into, "error": sent.error}
+    left = "delivered" if sent.delivered_at else None
+    told = _told({"channel": sent.channel, "state": left, **waits})
+    at = utc_text(sent.delivered_at or sent.at)
+    return {"at": at, "kind": "message", "what": f"{sent.kind} {sent.name}", "detail": told}
+
+
+def _card(card: dict[str, Any]) -> str:
+    return " ".join(filter(None, (card.get("brand"), card.get("last4") and f"…{card['last4']}")))
+
+
+def _told(detail: dict[str, Any]) -> dict[str, Any]:
+    """Return what there is to tell, that of inner tables beside the rest."""
+    inner = {key: value for each in detail.values() if isinstance(each, dict) for key, value in each.items()}
+    flat = {key: value for key, value in detail.items() if not isinstance(value, dict)}
+    return {key: value for key, value in {**inner, **flat}.items() if value not in (None, "")}
 
 
 def _events(db: Connection, row: Row[Any]) -> Iterator[dict[str, Any]]:

@@ -80,14 +80,15 @@ def _shown(db: Connection, now: datetime) -> dict[str, Any]:
     return {
         "events_waiting": inbox.waiting(db),
         "cases_due": due(db, now)[0],
-        "cases_quarantined": _quarantined(db),
+        "cases_quarantined": quarantined(db),
         "provider": circuit(db),
         "stopped": stops.shown(db),
         "audit": audit and {"at": audit.done_at.isoformat(), **audit.result},
     }
 
 
-def _quarantined(db: Connection) -> int:
+def quarantined(db: Connection) -> int:
+    """Return how many open cases are set aside for a person."""
     aside = cases.c.quarantined_at.is_not(None), cases.c.closed_at.is_(None)
     return int(db.execute(select(func.count()).select_from(cases).where(*aside)).scalar_one())
 

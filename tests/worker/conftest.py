@@ -7,17 +7,24 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from tests.gateway.wire import served
 from tests.worker.bench import Serve, Street
-from tests.worker.builders import START, one
+from tests.worker.builders import HOUR, START, one
+from tests.worker.visitor import TOKEN, Open, Visitor
 from worker.clock import set_clock
 from worker.embedded import Servers
+from worker.settings import Settings, load_settings
+from worker.web.webhooks import make_web
 
 REPO = Path(__file__).parents[2]
 Done = subprocess.CompletedProcess[str]
@@ -108,3 +115,21 @@ def operate(run: Run, tmp_path: Path) -> Run:
     clock = tmp_path / "operators_clock"
     set_clock(clock, START + timedelta(minutes=30))
     return partial(run, DUNNING_CLOCK_FILE=str(clock))
+
+
+@pytest.fixture
+def visit(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Return a function that serves an installation and returns a visitor, logged in unless it has no token."""
+    monkeypatch.setenv("DUNNING_CLOCK_FILE", str(tmp_path / "clock"))
+    load_settings.cache_clear()
+    set_clock(tmp_path / "clock", START + HOUR)
+    with ExitStack() as stack:
+
+        def come(database: Engine = engine, *, login: bool = True, **changes: Any) -> Visitor:
+            chosen: dict[str, Any] = {"console_token": SecretStr(TOKEN), **changes}
+            visitor = Visitor(stack.enter_context(served(make_web(Settings(**chosen), database))))
+            if login and chosen["console_token"]:
+                assert visitor.post("/login", token=TOKEN).status_code == 303
+            return visitor
+
+        yield come

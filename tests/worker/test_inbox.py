@@ -266,7 +266,7 @@ def test_money_that_is_taken_back_stands_in_the_history_of_its_case(
     assert told(street.engine)[-1] == what
     assert told(street.engine).count(what) == 1
     with street.engine.connect() as db:
-        found = make_report(db)
+        found = make_report(db, START).total
     assert (found.recovered_count, found.taken_back) == (1, 1)
 
 

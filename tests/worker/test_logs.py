@@ -6,10 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
+from tests.worker.bench import Bench, Serve
+from tests.worker.builders import START, add_notice, opened, sql
+from worker.clock import set_clock
+from worker.embedded import Servers
 from worker.logs import BLOT, redact
 
 REPO = Path(__file__).parents[2]
@@ -156,3 +163,58 @@ def test_celery_writes_through_the_same_filter() -> None:
     """By itself it gives some of its loggers handlers of their own, which no filter sees."""
     lines = [json.loads(line)["event"] for line in logged("sk_live_Canary", CELERY)]
     assert lines == [f"said {BLOT}"] * 6
+
+
+WORK = """
+import logging, sys
+from worker import logs, tasks
+logs.set_up()
+for name, level in (("sqlalchemy.engine", logging.INFO), ("urllib3", logging.DEBUG)):
+    logging.getLogger(name).setLevel(level)
+tasks.celery_app.tasks[sys.argv[1]].apply(args=(int(sys.argv[2]), sys.argv[3]))
+logs.log.info("after")
+"""
+
+
+def lines_of(bench: Bench, running: Servers, place: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Return what a process logs that does one task as a worker does, and then says something else."""
+    set_clock(place / "clock", bench.instant[0])
+    places = {"DUNNING_DATABASE_URL": running.database_url, "DUNNING_BROKER_URL": running.broker_url}
+    bank = {"DUNNING_STRIPE_API_KEY": "sk_test_1", "DUNNING_STRIPE_API_BASE": f"http://127.0.0.1:{bench.port}"}
+    rest = {"DUNNING_HOME": str(place), "DUNNING_CLOCK_FILE": str(place / "clock"), "DUNNING_MODE": "live"}
+    done = subprocess.run(
+        [sys.executable, "-c", WORK, *arguments],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": str(REPO), **places, **bank, **rest},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [json.loads(line) for line in done.stderr.splitlines()]
+
+
+def test_every_line_of_the_work_on_a_case_names_it(
+    engine: Engine, running: Servers, serve: Serve, tmp_path: Path
+) -> None:
+    """Ours, the database's and the network library's, from the first statement to the last; and none after it."""
+    bench, case_id = serve(), opened(engine)
+    [(_, token)] = bench.claim(START)
+    *work, after = lines_of(bench, running, tmp_path, "dunning.work", str(case_id), str(token))
+    assert {line["logger"].partition(".")[0] for line in work} >= {"dunning", "sqlalchemy", "urllib3"}
+    assert [line for line in work if line.get("case_id") != case_id] == []
+    assert (after["event"], "case_id" in after) == ("after", False)
+
+
+def test_every_line_about_a_message_names_its_case_once_it_is_known(
+    engine: Engine, running: Servers, serve: Serve, tmp_path: Path
+) -> None:
+    """The message from the beginning, the case as soon as its row is read, also while the provider is asked."""
+    bench = serve()
+    bench.instant[0] = START + timedelta(hours=1)
+    opened(engine)
+    message_id = add_notice(engine, 1, due_at=START, at=START)
+    lease = "UPDATE outbox SET lease_token = gen_random_uuid(), lease_until = clock_timestamp() + interval '1 hour'"
+    [[token]] = sql(engine, f"{lease} RETURNING lease_token")
+    *work, _ = lines_of(bench, running, tmp_path, "dunning.deliver", str(message_id), str(token))
+    assert [line for line in work if line.get("message_id") != message_id] == []
+    assert {line.get("case_id") for line in work if line["logger"].startswith("urllib3")} == {1}

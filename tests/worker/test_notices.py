@@ -308,7 +308,7 @@ def test_two_invoices_of_one_customer_are_told_in_one_message(serve: Serve, tmp_
     assert (told(street.engine, 1)[-1], told(street.engine, 2)[-1]) == ("delivered", "delivered")
     assert the_case(street.engine, 2).state == "contacting"
     with street.engine.connect() as db:
-        assert make_report(db).notices == 1
+        assert make_report(db, START).total.notices == 1
     assert deliver(street, mailbox(tmp_path), SPOKEN + DAY) == []
 
 
@@ -430,7 +430,7 @@ def test_an_invoice_paid_before_the_delivery_is_left_out(
     assert set(rows(street.engine)) == results
     assert (told(street.engine, paid)[-1], told(street.engine, left)[-1]) == ("not_delivered", "delivered")
     with street.engine.connect() as db:
-        assert make_report(db).notices == 1
+        assert make_report(db, START).total.notices == 1
     assert deliver(street, mailbox(tmp_path), SPOKEN + DAY) == []
 
 

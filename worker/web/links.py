@@ -14,6 +14,7 @@ from sqlalchemy import Engine, Row, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
+from structlog.contextvars import bind_contextvars
 
 from schedules import Card
 from worker import app
@@ -69,6 +70,7 @@ class PaymentPages:
             case = db.execute(select(cases).where(cases.c.id == case_id)).one_or_none()
         if case is None:
             raise BadLink
+        bind_contextvars(case_id=case.id)  # a request has a context of its own, which ends with it
         return case
 
     def _lead(self, case: Row[Any]) -> Response:
@@ -76,13 +78,13 @@ class PaymentPages:
         try:
             reading = self.gateway().read(case.payment_id, case.account)
         except GatewayError as error:
-            log.warning("link", case_id=case.id, error=str(error))
+            log.warning("link", error=str(error))
             return self.pages.page("by_answer" if isinstance(error, Refused) else "later", case.locale)
         if reading.ended is not None:
             return self.pages.page("over", case.locale)
         proves = reading.waits_for_customer or (reading.decline is not None and reading.decline.code == PROOF)
         where = (reading.link if proves else None) or self._portal(case) or reading.link
-        log.info("link", case_id=case.id, found=where is not None)
+        log.info("link", found=where is not None)
         return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", case.locale)
 
     def _after(self, case: Row[Any], method: str) -> Response:
@@ -101,7 +103,7 @@ class PaymentPages:
         try:
             return self.gateway().portal(case.customer_id, f"{self.links.base}/pay/thanks", case.account)
         except GatewayError as error:
-            log.warning("link without portal", case_id=case.id, error=str(error))
+            log.warning("link without portal", error=str(error))
             return None
 
 

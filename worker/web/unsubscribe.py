@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Engine, Row, select
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Route
+from structlog.contextvars import bind_contextvars
 
 from worker import app
 from worker.cases import record
@@ -57,9 +58,10 @@ class OptOut:
             case = db.execute(select(cases).where(cases.c.id == case_id)).one_or_none()
             if case is None:
                 raise BadLink
+            bind_contextvars(case_id=case_id)
             if chosen and suppress(db, Customer.of(case), OPTED_OUT, now):
                 record(db, case_id, now, "opted_out", {})
-                log.info("unsubscribe", case_id=case_id)
+                log.info("unsubscribe")
         return case
 
 

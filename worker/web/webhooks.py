@@ -8,25 +8,24 @@ Anything malformed is answered 400 or 413 and stores nothing; 5xx only when the 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from worker import app, bounces, inbox, jobs, standard_webhooks, stops, watch
+from worker import app, bounces, inbox, standard_webhooks, watch
 from worker.clock import machine_now
 from worker.logs import log
-from worker.models import cases
+from worker.metrics import exposition
 from worker.settings import Settings, load_settings
 from worker.stripe_gateway import StripeGateway, verify_event
 from worker.web import links, unsubscribe
+from worker.web.console import routes as console
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -62,7 +61,8 @@ def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGat
         return JSONResponse(found.as_json(), 200 if found.ready else 503)
 
     async def metrics(_request: Request) -> Response:
-        return Response(await run_in_threadpool(_metrics, engine), media_type="text/plain; version=0.0.4")
+        told = await run_in_threadpool(exposition, engine, app.now())
+        return Response(told, media_type="text/plain; version=0.0.4")
 
     return Starlette(
         routes=[
@@ -73,6 +73,7 @@ def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGat
             *_of_mail(settings, engine),
             *links.routes(settings, engine, gateway),
             *unsubscribe.routes(settings, engine),
+            *console.routes(settings, engine),
         ]
     )
 
@@ -140,27 +141,3 @@ def _keep(engine: Engine, event: inbox.Event) -> bool:
 def _note(engine: Engine, report: bounces.Report) -> bool:
     with engine.begin() as db:
         return bounces.note(db, report, app.now())
-
-
-def _metrics(engine: Engine) -> bytes:
-    """Gauges are read from the database at each scrape, so they are right however many processes there are."""
-    registry = CollectorRegistry()
-    by_state = Gauge("dunning_cases", "Cases by state", ["state"], registry=registry)
-    waiting = Gauge("dunning_events_waiting", "Events kept and not handled yet", registry=registry)
-    due = Gauge("dunning_cases_due", "Cases whose next step is due", registry=registry)
-    oldest = Gauge("dunning_oldest_due_seconds", "How long the oldest of them has been due", registry=registry)
-    tick = Gauge("dunning_tick_age_seconds", "Since the last tick was done; +Inf: there was none", registry=registry)
-    stopped = Gauge("dunning_charging_stopped", "How many reasons there are for charging nothing", registry=registry)
-    broken = Gauge("dunning_audit_broken", "Statements that the last audit found broken", registry=registry)
-    with engine.connect() as db:
-        for state, count in db.execute(select(cases.c.state, func.count()).group_by(cases.c.state)):
-            by_state.labels(state).set(count)
-        waiting.set(inbox.waiting(db))
-        number, seconds = watch.due(db, app.now())
-        due.set(number)
-        oldest.set(seconds)
-        found, audit = watch.age(db, "worker", watch.TICK), jobs.last(db, "audit")
-        tick.set(math.inf if found is None else found)
-        stopped.set(len(stops.in_force(db)))
-        broken.set(len(audit.result["broken"]) if audit else 0)
-    return generate_latest(registry)

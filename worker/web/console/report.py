@@ -1,0 +1,42 @@
+"""What came back, by which means and at what price? The report of the command, for a cohort that the address names."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, time
+
+from markupsafe import Markup
+from starlette.responses import Response
+
+from schedules.arms import A, B
+from worker import report_page
+from worker.report import make_report
+from worker.report_sql import DIMENSIONS, Question
+from worker.web.console.pages import Visit, Wrong, shown
+
+YEARS = range(1970, 3000)
+
+
+def view(visit: Visit) -> Response:
+    """Show a report, and what there is to choose from."""
+    begin, end, by = _day(visit, "from"), _day(visit, "to"), visit.chosen("by", ("", *DIMENSIONS), "")
+    if begin and end and end <= begin:
+        msg = "to: expected a day after the first one"
+        raise Wrong(msg)
+    same = visit.policy.of(A) == visit.policy.of(B)
+    with visit.engine.connect() as db:
+        found = make_report(db, visit.now, Question(begin, end, by or None, same_policy=same))
+    body = Markup(report_page.fragment(found))  # noqa: S704 - a template made it, which escapes what it is told
+    days = {"begin": begin, "end": end, "by": by, "dimensions": DIMENSIONS}
+    return shown(visit, "report", {**days, "report": body})
+
+
+def _day(visit: Visit, name: str) -> datetime | None:
+    given = visit.request.query_params.get(name)
+    try:
+        day = date.fromisoformat(given) if given else None
+    except ValueError:
+        day = date.min
+    if day is not None and day.year not in YEARS:
+        msg = f"{name}: expected a day such as 2026-01-31"
+        raise Wrong(msg)
+    return datetime.combine(day, time(), UTC) if day else None
