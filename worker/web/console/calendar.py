@@ -35,7 +35,8 @@ def of_case(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> dic
     facts = facts_of(db, row, now)
     case = case_of(facts, mine, now)
     steps = () if row.closed_at else steps_ahead(facts, mine, now)
-    points = sorted([*_past(db, row), *_coming(steps), ("now", now)], key=lambda point: point[1])
+    present = [] if row.closed_at else [("now", now)]
+    points = sorted([*_past(db, row), *_coming(steps), *present], key=lambda point: point[1])
     zone, name = case.place.zones[0], _window(case)
     told = [{**as_json(step), "local": f"{step.at.astimezone(zone):%a %H:%M}"} for step in steps]
     return {"picture": _drawn(case, points, zone), "steps": told, "zone": zone.key, "window": name}
@@ -65,7 +66,7 @@ def _drawn(case: Case, points: list[Point], zone: ZoneInfo) -> Any:
     """Draw every day from the first point to the last, of a long case those around the present."""
     local = [(kind, at.astimezone(zone)) for kind, at in points]
     first, last = min(at for _, at in local).date(), max(at for _, at in local).date()
-    today = case.now.astimezone(zone).date()
+    today = min(case.now.astimezone(zone).date(), last)
     if (last - first).days >= MOST_DAYS:
         first = max(first, min(today - timedelta(days=MOST_DAYS // 3), last - timedelta(days=MOST_DAYS - 1)))
         last = min(last, first + timedelta(days=MOST_DAYS - 1))
