@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Engine
 
-from worker import report_view
-from worker.figures import MEANS, Figures
 from worker.models import OUTCOMES
 from worker.report import make_report
+from worker.report import view as report_view
+from worker.report.figures import MEANS, Figures
 
 if TYPE_CHECKING:
     from worker.demo import Result

@@ -19,7 +19,6 @@ from sqlalchemy import Connection, Engine, case, extract, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from worker import inbox, jobs, stops, watch
-from worker.figures import MEANS
 from worker.limits import circuit
 from worker.models import (
     ATTEMPT_STATES,
@@ -37,6 +36,7 @@ from worker.models import (
     outbox,
 )
 from worker.notices import MEANT
+from worker.report.figures import MEANS
 
 Part = Callable[[Connection, datetime], Iterator[Metric]]
 Labels = tuple[str, ...]

@@ -11,10 +11,10 @@ import click
 from babel.numbers import list_currencies
 
 from schedules.arms import A, B
-from worker import app, report_csv, report_view
+from worker import app
 from worker.installation import as_json, installation, show
-from worker.report import Report, make_report
-from worker.report_sql import DIMENSIONS, Question
+from worker.report import Report, make_report, spreadsheet, view
+from worker.report.sql import DIMENSIONS, Question
 
 YEARS = range(1970, 3000)
 
@@ -84,20 +84,20 @@ def report(  # noqa: PLR0913 - one argument for each option
     if as_json:
         show(found.as_json())
     elif as_csv:
-        click.echo(report_csv.table(found), nl=False)
+        click.echo(spreadsheet.table(found), nl=False)
     elif html:
         _write(html, found)
     else:
-        report_view.tell(found)
+        view.tell(found)
 
 
 def _write(file: Path, found: Report) -> None:
     """Write the page, or say why the file cannot be written."""
-    from worker.report_page import page
+    from worker.report.page import page
 
     try:
         file.write_text(page(found), encoding="utf-8")
     except OSError as error:
         msg = f"cannot write {file}: {error.strerror}"
         raise click.BadParameter(msg, param_hint="'--html'") from None
-    click.echo(f"{file}: {report_view.heading(found)}")
+    click.echo(f"{file}: {view.heading(found)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -132,10 +133,14 @@ def guarded(peer: str = "127.0.0.1", **headers: str) -> Request:
     return Request({"type": "http", "method": "GET", "path": "/", "client": (peer, 1), "headers": named})
 
 
+# Servers of other tests may run in threads: their loops must not sleep until the clock of this test comes.
+stopped_at = partial(freeze_time, real_asyncio=True)
+
+
 def test_a_session_ends_after_twelve_hours_and_with_its_token() -> None:
     """A forged or changed one never begins."""
     guard = Guard(TOKEN, None, ())
-    with freeze_time(START):
+    with stopped_at(START):
         cookie = guard.let_in(guarded(), Response()).headers["set-cookie"].partition(";")[0]
         assert guard.who(guarded(cookie=cookie)) == "console"
         assert Guard("other" * 8, None, ()).who(guarded(cookie=cookie)) is None
@@ -148,9 +153,9 @@ def test_a_session_ends_after_twelve_hours_and_with_its_token() -> None:
             "dunning_console=é",
         ):
             assert guard.who(guarded(cookie=forged)) is None
-    with freeze_time(START + timedelta(hours=12, seconds=-1)):
+    with stopped_at(START + timedelta(hours=12, seconds=-1)):
         assert guard.who(guarded(cookie=cookie)) == "console"
-    with freeze_time(START + timedelta(hours=12, seconds=1)):
+    with stopped_at(START + timedelta(hours=12, seconds=1)):
         assert guard.who(guarded(cookie=cookie)) is None
 
 

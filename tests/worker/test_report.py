@@ -19,12 +19,12 @@ from sqlalchemy import Engine, event
 
 from schedules.places import COUNTRY_OF_ZONE, ZONES_OF_COUNTRY
 from tests.worker.builders import DAY, HOUR, START, add_attempt, add_case, add_notice, sql
-from worker import report_csv, report_page
-from worker.intervals import newcombe, wilson
 from worker.locales import money
 from worker.models import UNCERTAIN
-from worker.report import Report, make_report
-from worker.report_sql import DIMENSIONS, Question
+from worker.report import Report, make_report, spreadsheet
+from worker.report import page as report_page
+from worker.report.intervals import newcombe, wilson
+from worker.report.sql import DIMENSIONS, Question
 
 Operate = Callable[..., CompletedProcess[str]]
 LATER = START + 100 * DAY
@@ -216,7 +216,7 @@ def test_an_empty_cohort_divides_by_nothing(engine: Engine) -> None:
     )
     assert (told["groups"], told["arms"], told["lifts"], told["final"], told["final_at"]) == ([], [], [], False, None)
     assert "No cases." in report_page.page(found)
-    assert len(report_csv.table(found).splitlines()) == 2
+    assert len(spreadsheet.table(found).splitlines()) == 2
 
 
 def test_only_charges_made_when_a_closed_bank_had_opened_count_as_off_hours_avoided(town: Engine) -> None:
@@ -447,7 +447,7 @@ def test_the_page_says_that_figures_are_preliminary(town: Engine) -> None:
     assert "Preliminary until 2026-02-13" in report_page.page(early)
     assert "Final" in report_page.page(ask(town))
     assert (early.as_json()["final"], early.as_json()["final_at"]) == (False, "2026-02-13T15:00:00Z")
-    [row] = csv.DictReader(io.StringIO(report_csv.table(early)))
+    [row] = csv.DictReader(io.StringIO(spreadsheet.table(early)))
     assert (row["final"], row["final_at"]) == ("False", "2026-02-13T15:00:00Z")
 
 
@@ -463,7 +463,7 @@ def test_a_fragment_is_the_middle_of_the_page(town: Engine) -> None:
 def test_a_spreadsheet_has_one_row_for_each_group_and_the_whole_as_the_last(town: Engine) -> None:
     """Means, and money by currency, are columns; what has no value is empty."""
     found = ask(town, by="class", attempt_cost={"usd": Decimal(1)})
-    rows = list(csv.DictReader(io.StringIO(report_csv.table(found))))
+    rows = list(csv.DictReader(io.StringIO(spreadsheet.table(found))))
     assert [(row["group"], row["cases"], row["recovered"]) for row in rows] == [
         *((name, str(cases), str(back)) for name, cases, back in GROUPS["class"]),
         ("all", "8", "3"),

@@ -8,9 +8,9 @@ from markupsafe import Markup
 from starlette.responses import Response
 
 from schedules.arms import A, B
-from worker import report_page
 from worker.report import make_report
-from worker.report_sql import DIMENSIONS, Question
+from worker.report import page as report_page
+from worker.report.sql import DIMENSIONS, Question
 from worker.web.console.pages import Visit, Wrong, shown
 
 YEARS = range(1970, 3000)

@@ -16,8 +16,9 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from schedules import PolicyError
-from worker import app, report_page
+from worker import app
 from worker.logs import log
+from worker.report import page as report_page
 from worker.settings import Settings
 from worker.web.console import case_list, case_page, failed, notices, overview, policy, report
 from worker.web.console.guard import PATH, Guard, same_origin

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Column, Table
 
-from worker.figures import MEANS, Figures, Lift
 from worker.locales import money
-from worker.report import Report
+from worker.report.cohort import Report
+from worker.report.figures import MEANS, Figures, Lift
 
 TITLES = {
     "card_update": "card update",

@@ -12,10 +12,10 @@ from typing import Any
 from babel.numbers import format_compact_currency, get_currency_precision
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from worker import report_charts, report_view
-from worker.figures import MEANS, PERCENTILES
 from worker.locales import money
-from worker.report import Report
+from worker.report import charts, view
+from worker.report.cohort import Report
+from worker.report.figures import MEANS, PERCENTILES
 
 LARGE = 100_000
 
@@ -43,13 +43,13 @@ def _made(template: str, report: Report) -> str:
             report=report,
             total=report.total,
             told=report.total.as_json(),
-            heading=report_view.heading(report),
-            state=report_view.state(report),
+            heading=view.heading(report),
+            state=view.state(report),
             means=MEANS,
             percentiles=PERCENTILES,
-            titles=report_view.TITLES,
-            arm_titles=report_view.ARM_TITLES,
-            colours=report_charts.COLOURS,
+            titles=view.TITLES,
+            arm_titles=view.ARM_TITLES,
+            colours=charts.COLOURS,
         )
     )
 
@@ -59,8 +59,8 @@ def _templates() -> Environment:
     made = Environment(
         loader=PackageLoader("worker"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"percent": report_view.percent, "span": report_view.span, "number": _number}
-    made.globals |= {"money": money, "short": _short, "charts": report_charts, "lift_title": report_view.lift_title}
+    made.filters |= {"percent": view.percent, "span": view.span, "number": _number}
+    made.globals |= {"money": money, "short": _short, "charts": charts, "lift_title": view.lift_title}
     return made
 
 

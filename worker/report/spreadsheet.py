@@ -7,9 +7,9 @@ from io import StringIO
 from typing import Any
 
 from schedules.steps import utc_text
-from worker.figures import MEANS, PERCENTILES, Figures
 from worker.models import OUTCOMES
-from worker.report import Report
+from worker.report.cohort import Report
+from worker.report.figures import MEANS, PERCENTILES, Figures
 
 
 def table(report: Report) -> str:

@@ -14,9 +14,9 @@ from sqlalchemy import Connection, text
 
 from schedules.arms import CONTROL, A, B
 from schedules.steps import utc_text
-from worker import report_count
-from worker.figures import Arm, Figures, Lift, Period
-from worker.report_sql import Question
+from worker.report import count
+from worker.report.figures import Arm, Figures, Lift, Period
+from worker.report.sql import Question
 
 WINDOW = timedelta(days=30)
 # How far a picture goes over time: so many days at most are told one by one, so many by weeks, more by months.
@@ -86,11 +86,11 @@ def make_report(db: Connection, now: datetime, question: Question | None = None)
     # The sorts of a large cohort stay in memory, and none waits for a compiler; both for this transaction only.
     db.execute(text("SET LOCAL work_mem = '64MB'"))
     db.execute(text("SET LOCAL jit = off"))
-    first, last = report_count.span(db, ask)
+    first, last = count.span(db, ask)
     ends, step = ask.end or last, _step(first, last)
-    total, groups = report_count.groups(db, ask)
-    periods, curve = report_count.course(db, ask, step)
-    arms = report_count.arms(db, ask)
+    total, groups = count.groups(db, ask)
+    periods, curve = count.course(db, ask, step)
+    arms = count.arms(db, ask)
     return Report(ask, now, ends + WINDOW if ends else None, total, groups, arms, step, periods, curve)
 
 

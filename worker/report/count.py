@@ -20,10 +20,10 @@ from sqlalchemy import Connection, RowMapping, text
 
 from schedules.arms import ARMS
 from schedules.places import place_of
-from worker import report_sql
-from worker.figures import MEANS, Arm, Figures, Money, Period, Share
 from worker.models import OPEN_STATES, OUTCOMES, UNCERTAIN, WAITED
-from worker.report_sql import LOCAL, Question
+from worker.report import sql
+from worker.report.figures import MEANS, Arm, Figures, Money, Period, Share
+from worker.report.sql import LOCAL, Question
 
 STATES = (*OPEN_STATES, *OUTCOMES)
 UNKNOWN, ALL = "unknown", "all"
@@ -34,15 +34,15 @@ Days = tuple[float, ...] | None
 
 def span(db: Connection, ask: Question) -> tuple[datetime | None, datetime | None]:
     """Return when the first and the last case of the cohort failed."""
-    [(first, last)] = db.execute(text(report_sql.WHOLE), ask.bounds)
+    [(first, last)] = db.execute(text(sql.WHOLE), ask.bounds)
     return first, last
 
 
 def groups(db: Connection, ask: Question) -> tuple[Figures, tuple[Figures, ...]]:
     """Return the figures of the whole cohort, and those of its groups in the order in which they are told."""
     known = _known(db, ask)
-    cells = _ask(db, ask, report_sql.CELLS, uncertain=UNCERTAIN, **known)
-    speeds = _ask(db, ask, report_sql.SPEED, **known)
+    cells = _ask(db, ask, sql.CELLS, uncertain=UNCERTAIN, **known)
+    speeds = _ask(db, ask, sql.SPEED, **known)
     days = {(row["whole"], row["key"]): _days(row) for row in speeds}
     total = _figures(ALL, cells, days.get((True, None)), ask)
     found: dict[Any, list[RowMapping]] = defaultdict(list)
@@ -71,11 +71,11 @@ def _in_order(told: dict[Any, Figures], *, own: bool) -> list[Any]:
 def _known(db: Connection, ask: Question) -> dict[str, Any]:
     """Return the parameters of a statement: bounds, and what the database does not know of currencies and clocks."""
     parameters = ask.bounds
-    if ask.dimension.join == report_sql.CURRENCIES:
+    if ask.dimension.join == sql.CURRENCIES:
         units = {name.lower(): str(10**digits) for name, (digits, *_) in get_global("currency_fractions").items()}
         parameters["units"] = json.dumps(units)
     if LOCAL in ask.dimension.key:
-        found = db.execute(text(report_sql.KNOWN_PLACES), ask.bounds).mappings()
+        found = db.execute(text(sql.KNOWN_PLACES), ask.bounds).mappings()
         parameters["places"] = json.dumps([{**row, "zone": _zone(row)} for row in found])
     return parameters
 
@@ -88,8 +88,8 @@ def _zone(row: RowMapping) -> str | None:
 
 def _ask(db: Connection, ask: Question, statement: str, **known: Any) -> Rows:
     """Return the rows that one of our statements finds."""
-    cohort = report_sql.COHORT.format(key=ask.dimension.key, join=ask.dimension.join)
-    within = report_sql.OF_COHORT if ask.begin or ask.end else ""
+    cohort = sql.COHORT.format(key=ask.dimension.key, join=ask.dimension.join)
+    within = sql.OF_COHORT if ask.begin or ask.end else ""
     filled = statement.format(cohort=cohort, waited=WAITED, within=within)
     return db.execute(text(filled), {**ask.bounds, **known}).mappings().all()
 
@@ -141,7 +141,7 @@ def _money(currency: str, cells: Rows, ask: Question) -> Money:
 
 def course(db: Connection, ask: Question, step: str) -> tuple[tuple[Period, ...], dict[str, list[int]]]:
     """Return the cohort period by period, and by means how many were back by each day after their failure."""
-    cells = _ask(db, replace(ask, by=None), report_sql.COURSE, step=step)
+    cells = _ask(db, replace(ask, by=None), sql.COURSE, step=step)
     begins = sorted({cell["begins"] for cell in cells})
     within = {at: [cell for cell in cells if cell["begins"] == at] for at in begins}
     periods = tuple(Period(at, _sum(own), _by_means(own, "cases")) for at, own in within.items())
@@ -154,5 +154,5 @@ def arms(db: Connection, ask: Question) -> tuple[Arm, ...]:
 
     Customers are drawn, not cases: those of one customer are no independent trials.
     """
-    found = {row["arm"]: row for row in _ask(db, replace(ask, by=None), report_sql.ARMS)}
+    found = {row["arm"]: row for row in _ask(db, replace(ask, by=None), sql.ARMS)}
     return tuple(Arm(name, Share(found[name]["recovered"], found[name]["customers"])) for name in ARMS if name in found)

@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from worker.charts import svg
-from worker.figures import MEANS, Period, Share
-from worker.report import WINDOW, Report
-from worker.report_view import ARM_TITLES, TITLES
+from worker.report.cohort import WINDOW, Report
+from worker.report.figures import MEANS, Period, Share
+from worker.report.view import ARM_TITLES, TITLES
 
 SIZES = {"narrow": 340, "wide": 920}  # pixels; the page shows the one that fits
 MOST_BARS = 30
