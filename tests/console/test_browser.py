@@ -30,7 +30,7 @@ SIZES = {"desk": (1280, 900), "phone": (390, 844)}
 CHOSEN_PAGES = ("Overview", "Cases", "Failed", "Policy", "Notices", "Report")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is open, no other test of this thread can run a loop of its own
 def chromium() -> Iterator[Browser]:
     """Give a browser without a window."""
     found = shutil.which("chromium")
