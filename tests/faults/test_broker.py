@@ -157,6 +157,30 @@ def test_a_full_broker_is_told_of_and_its_steps_wait(build: Build) -> None:
     house.kept()
 
 
+def test_a_worker_that_takes_a_message_from_a_full_broker_lives(build: Build) -> None:
+    """Fault 17, too: what was taken cannot be noted as taken; the worker connects again and goes on."""
+    house = build(town(12))
+    house.start("worker")
+    house.ready("worker")
+    worker = house.process("worker")
+    worker.send_signal(signal.SIGSTOP)
+    for _ in range(20):
+        house.celery.send_task("dunning.tick")
+    log = house.folder / "logs" / "worker.log"
+    with house.ground.valkey() as line:
+        line.config_set("maxmemory", 1)
+        worker.send_signal(signal.SIGCONT)
+        until(lambda: "used memory" in log.read_text(), "a line in the log")
+        line.config_set("maxmemory", 0)
+    house.open_all()
+    house.read_all()
+    house.let_charges_be_due()
+    house.settle()
+    assert house.approved == 12
+    assert worker.poll() is None
+    house.kept()
+
+
 def test_an_evicted_queue_is_filled_again(build: Build) -> None:
     """Fault 17, with a policy that throws queues away: what was in it is sent again when the leases have run out."""
     house = at_work(build, 30)
