@@ -12,7 +12,6 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging
 from celery.worker.consumer import Consumer
-from redis.exceptions import OutOfMemoryError
 from sqlalchemy import Engine, create_engine
 
 from schedules import Policy
@@ -44,6 +43,8 @@ class SafeConsumer(Consumer):  # type: ignore[misc]  # celery has no types
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         """Count a full broker among the errors after which to connect again."""
+        from redis.exceptions import OutOfMemoryError  # a tenth of a second, of which commands have no use
+
         super().__init__(*arguments, **named)
         self.connection_errors = (*self.connection_errors, OutOfMemoryError)  # type: ignore[has-type]
 
