@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,21 +14,16 @@ from schedules.arms import A, B
 from worker import app
 from worker.installation import as_json, installation, show
 from worker.report import Report, make_report, spreadsheet, view
-from worker.report.sql import DIMENSIONS, Question
-
-YEARS = range(1970, 3000)
+from worker.report.sql import DIMENSIONS, Question, day_named
 
 
 def _day(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
     """Return the beginning of a day, in UTC."""
     try:
-        day = date.fromisoformat(value) if value else None
-    except ValueError:
-        day = date.min
-    if day is not None and day.year not in YEARS:
-        msg = f"{value!r} is no day: expected one such as 2026-01-31"
-        raise click.BadParameter(msg)
-    return datetime.combine(day, time(), UTC) if day else None
+        return day_named(value) if value else None
+    except ValueError as error:
+        msg = f"{value!r} is no day: {error}"
+        raise click.BadParameter(msg) from None
 
 
 def _costs(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, Decimal]:

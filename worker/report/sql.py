@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+YEARS = range(1970, 3000)
 EVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 CURRENCIES = "LEFT JOIN jsonb_each_text(CAST(:units AS jsonb)) AS unit (currency, minor) ON unit.currency = c.currency"
@@ -172,3 +173,15 @@ class Question:
     def bounds(self) -> dict[str, Any]:
         """Return the cohort's bounds as parameters of a statement."""
         return {"begin": self.begin or EVER[0], "end": self.end or EVER[1]}
+
+
+def day_named(text: str) -> datetime:
+    """Return the beginning (UTC) of a day such as 2026-01-31; raise ``ValueError`` saying what was expected."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        day = date.min
+    if day.year not in YEARS:
+        msg = "expected one such as 2026-01-31"
+        raise ValueError(msg)
+    return datetime.combine(day, time(), UTC)

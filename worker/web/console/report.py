@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 
 from markupsafe import Markup
 from starlette.responses import Response
@@ -10,10 +10,8 @@ from starlette.responses import Response
 from schedules.arms import A, B
 from worker.report import make_report
 from worker.report import page as report_page
-from worker.report.sql import DIMENSIONS, Question
+from worker.report.sql import DIMENSIONS, Question, day_named
 from worker.web.console.pages import Visit, Wrong, shown
-
-YEARS = range(1970, 3000)
 
 
 def view(visit: Visit) -> Response:
@@ -33,10 +31,7 @@ def view(visit: Visit) -> Response:
 def _day(visit: Visit, name: str) -> datetime | None:
     given = visit.request.query_params.get(name)
     try:
-        day = date.fromisoformat(given) if given else None
+        return day_named(given) if given else None
     except ValueError:
-        day = date.min
-    if day is not None and day.year not in YEARS:
         msg = f"{name}: expected a day such as 2026-01-31"
-        raise Wrong(msg)
-    return datetime.combine(day, time(), UTC) if day else None
+        raise Wrong(msg) from None
