@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 STOP_SECONDS = 50  # longer than worker_soft_shutdown_timeout: what is under way is settled
+AGAIN_SECONDS = 0.05
 ORPHANS = "DUNNING_STOP_WITH_PARENT"
 
 
@@ -28,12 +29,20 @@ class Roles:
     restarts: int = 0
 
     def start(self, name: str, command: Sequence[str]) -> None:
-        """Start ``python -m …`` as a child whose end of a pipe tells it when the parent is gone."""
+        """Start ``python -m …`` as a child whose end of a pipe tells it when the parent is gone.
+
+        It has a process group of its own: Ctrl-C is for the parent, which then stops the roles in order.
+        """
         self.commands[name] = command
         output = self._output(name)
         environment = {**os.environ, **self.environment, ORPHANS: "1"}
         self.running[name] = subprocess.Popen(
-            [sys.executable, "-m", *command], stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment
+            [sys.executable, "-m", *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            process_group=0,
         )
         if output is not None:
             os.close(output)
@@ -98,11 +107,18 @@ def stop_on_signals() -> None:
     """Let SIGTERM end this process the way Ctrl-C does, so that every context is left.
 
     Ctrl-C too is asked for by name: a process started in the background of a script inherits that it is ignored, while
-    the roles below it would listen.
+    the roles below it would listen. A destructor that is running swallows the interrupt: it then comes again.
     """
 
     def interrupt(_number: int, _frame: Any) -> None:
         raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    def again(lost: Any) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
+        else:
+            sys.__unraisablehook__(lost)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, interrupt)
+    sys.unraisablehook = again

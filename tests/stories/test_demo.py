@@ -149,8 +149,8 @@ def test_an_interrupted_demo_leaves_no_process_behind(start: Start, home: Path) 
     until_at_work(demo, home)
     below = belonging_to(demo.pid, home)
     os.killpg(demo.pid, signal.SIGINT)
-    demo.communicate(timeout=SECONDS)
-    assert demo.returncode == 130
+    told = demo.communicate(timeout=SECONDS)
+    assert demo.returncode == 130, told
     assert len(below) > len(("bank", "web", "worker", "beat", "postgres", "valkey"))
     deadline = time.monotonic() + SECONDS
     while left := below & alive() | belonging_to(demo.pid, home) & alive():

@@ -36,6 +36,22 @@ Roles({}).start("child", ["child", sys.argv[1]])
 signal.pause()
 """
 
+SWALLOWED = """
+import os, signal, sys
+from worker.roles import stop_on_signals
+stop_on_signals()
+class Response:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        print("not reached")
+try:
+    Response()
+    while True:
+        signal.pause()
+except KeyboardInterrupt:
+    print("left")
+"""
+
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -93,6 +109,24 @@ def test_a_child_dies_with_a_killed_parent(place: Path) -> None:
     parent.wait(20)
     until(lambda: not runs(pid))
     assert (place / "left").exists()
+
+
+def test_ctrl_c_is_for_the_parent(place: Path) -> None:
+    """The whole group of a terminal is told; the role outlives it until its parent asks."""
+    parent = subprocess.Popen([sys.executable, "-c", PARENT, str(place)], cwd=REPO, start_new_session=True)
+    pid = pid_of(place)
+    assert os.getpgid(pid) == pid != os.getpgid(parent.pid)
+    os.killpg(parent.pid, signal.SIGKILL)
+    parent.wait(20)
+    until(lambda: not runs(pid))
+    assert (place / "left").exists()
+
+
+def test_an_interrupt_that_a_destructor_swallowed_comes_again() -> None:
+    """Python ignores what a destructor raises: without care Ctrl-C would be lost."""
+    command = [sys.executable, "-c", SWALLOWED]
+    ended = subprocess.run(command, check=False, cwd=REPO, capture_output=True, text=True, timeout=20)
+    assert (ended.stdout, ended.stderr) == ("left\n", "")
 
 
 def test_a_role_that_ends_is_started_again(place: Path) -> None:
