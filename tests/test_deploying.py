@@ -15,9 +15,9 @@ import yaml
 from pydantic import SecretStr
 from sqlalchemy import Engine
 
+from tests.commands import every
 from tests.worker.builders import START, until
 from worker import roles
-from worker.cli import main
 from worker.embedded import Servers
 from worker.metrics import exposition
 from worker.settings import PREFIX, Settings
@@ -145,7 +145,7 @@ def test_every_unit_runs_a_role_that_is_there(path: Path) -> None:
     [command] = found["ExecStart"]
     program, role, *options = command.split()
     assert (program, f"dunning-{role}") == ("/opt/dunning/bin/dunning", path.stem)
-    known = {name for option in main.commands[role].params for name in option.opts}
+    known = {name for option in dict(every())[role].params for name in option.opts}
     assert {option for option in options if option.startswith("--")} <= known
     assert (found["User"], found["Restart"], found["StartLimitIntervalSec"]) == (["dunning"], ["always"], ["0"])
     assert (found["NoNewPrivileges"], found["ProtectSystem"]) == (["yes"], ["strict"])

@@ -19,7 +19,7 @@ from schedules.arms import Experiment
 from schedules.budgets import Limit
 from schedules.hours import Window
 from schedules.policy import Rung
-from worker.cli import main
+from tests.commands import every
 from worker.models import OPEN_STATES, OUTCOMES, metadata
 from worker.settings import PREFIX, Settings
 
@@ -27,14 +27,6 @@ REPO = Path(__file__).parents[1]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 POLICY = (REPO / "docs/policy.md").read_text(encoding="utf-8")
 SECURITY = (REPO / "docs/security.md").read_text(encoding="utf-8")
-
-
-def commands(group: click.Group, before: str = "") -> set[str]:
-    """Return the full names of all commands that are not hidden."""
-    names: set[str] = set()
-    for name, command in group.commands.items():
-        names |= commands(command, f"{before}{name} ") if isinstance(command, click.Group) else {f"{before}{name}"}
-    return names
 
 
 @pytest.mark.parametrize("name", sorted(Settings.model_fields))
@@ -52,7 +44,7 @@ def test_the_readme_tells_no_setting_that_is_not_there() -> None:
     assert named <= known | {f"{name}_FILE" for name in known}
 
 
-@pytest.mark.parametrize("name", sorted(commands(main)))
+@pytest.mark.parametrize("name", sorted(name for name, command in every() if not isinstance(command, click.Group)))
 def test_the_readme_tells_every_command(name: str) -> None:
     """Each command stands in the table of commands, alone or after its group."""
     table = "".join(line for line in README.splitlines(keepends=True) if line.startswith("| `dunning"))

@@ -25,6 +25,7 @@ from sqlalchemy import Engine, Row, select, text
 from schedules import Decline, Policy
 from schedules.declines import RETRY_CLASSES, DeclineClass, classify
 from worker import app, database
+from worker.celery_app import celery_app
 from worker.clock import set_clock
 from worker.demo_view import view
 from worker.embedded import servers
@@ -146,7 +147,7 @@ class Driver:
         """Wake the sweep as beat would: when something new waits, and again when the last tick seems lost."""
         grown = any(count > before for count, before in zip(unclaimed, self.asked, strict=True))
         if grown or time.monotonic() - self.woken > WAKE_SECONDS:
-            app.celery_app.send_task("dunning.tick")
+            celery_app.send_task("dunning.tick")
             self.woken = time.monotonic()
         self.asked = unclaimed
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from sqlalchemy import func, select
 
-from worker import app, tasks
+from worker import app, suppression_cli, tasks
 from worker.installation import as_json, installation, show
 from worker.mail import addressed
 from worker.models import cases, outbox
@@ -29,6 +29,10 @@ notice_option = click.option("--notice", "name", help="Which one: first, reminde
 @click.group()
 def notice() -> None:
     """What customers are told."""
+
+
+for operation in suppression_cli.COMMANDS:
+    notice.add_command(operation)
 
 
 @notice.command()

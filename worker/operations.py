@@ -1,16 +1,47 @@
-"""Commands of an operator: is all as it must be, charge nothing for now, and this database comes from a backup."""
+"""Commands of an operator: is all in order, charge nothing for now, and this database comes from a backup."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import click
 
-from worker import app, audit, stops
+from worker import app, audit, doctor_view, stops
+from worker.doctor import examine
 from worker.installation import as_json, installation, show
+from worker.settings import load_settings
 
 MODE = "nothing is charged, said or ended until every charge of ours since then is known again"
 HOW = "workers do that by themselves within minutes; `dunning sync` reads the events at once"
+
+
+@click.group()
+def db() -> None:
+    """The database."""
+
+
+@db.command("upgrade")
+@as_json
+def db_upgrade(as_json: bool) -> None:
+    """Bring the database to the shape of this version."""
+    with installation(migrate=True):
+        show({"upgraded": True}) if as_json else click.echo("The database is up to date.")
+
+
+@click.command()
+@as_json
+def doctor(as_json: bool) -> None:
+    """Look whether everything is in order, and say what to do where it is not."""
+    with installation(check=False):
+        found = examine(app.engine(), load_settings(), app.now())
+    if as_json:
+        told = [{"code": each.code, "count": each.count} for each in found.unknown]
+        show({"checks": [asdict(each) for each in found.checks], "unknown_codes": told})
+    else:
+        doctor_view.tell(found.checks)
+    if not all(each.ok for each in found.checks):
+        raise click.exceptions.Exit(1)
 
 
 @click.command("audit")
@@ -80,6 +111,3 @@ def resume_charging(unexplained: bool, as_json: bool) -> None:
 def _state() -> dict[str, Any]:
     with app.engine().connect() as db:
         return {"stopped": stops.shown(db)}
-
-
-COMMANDS = (audit_command, stop_charging, resume_charging, restored)

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 from schedules.steps import utc_text
 from worker import app, replay
 from worker.case_cli import sum_up, told
+from worker.celery_app import celery_app
 from worker.clock import machine_now
 from worker.installation import as_json, installation, instant_named, show
 from worker.models import events
@@ -56,7 +57,7 @@ def replay_command(  # noqa: PLR0913 - one argument for each option
         if not dry_run and not yes and (kind or since or failed):
             click.confirm(f"handle {len(wanted)} events and {len(jobs)} jobs again?", abort=True, err=True)
         again = replay.replay_events(app.engine(), wanted, dry=dry_run)
-        done = replay.replay_jobs(app.engine(), jobs, app.now(), app.celery_app.send_task, dry=dry_run)
+        done = replay.replay_jobs(app.engine(), jobs, app.now(), celery_app.send_task, dry=dry_run)
         verdicts = list(told(chain(again, done), quiet=as_json))
     sum_up(verdicts, dry=dry_run, as_json=as_json)
 
@@ -105,6 +106,3 @@ def job_drop(ids: tuple[int, ...], as_json: bool) -> None:
         replay.Verdict(str(job_id), done, "dropped" if done else "no such failed job") for job_id, done in gone.items()
     ]
     sum_up(list(told(verdicts, quiet=as_json)), dry=False, as_json=as_json)
-
-
-COMMANDS = (replay_command, job)

@@ -13,6 +13,7 @@ import click
 from celery.signals import after_task_publish
 
 from worker import app, checks, logs, traces, watch, wording
+from worker.celery_app import celery_app
 from worker.installation import installation
 from worker.roles import Roles
 from worker.settings import load_settings
@@ -32,7 +33,7 @@ def worker(concurrency: int) -> None:
         checks.tell_of_mail(load_settings())
         app.gateway()
         _trace("worker")
-        app.celery_app.worker_main(
+        celery_app.worker_main(
             ["worker", f"--concurrency={concurrency}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
         )
 
@@ -56,7 +57,7 @@ def beat() -> None:
         checks.refuse_to_start(app.engine(), load_settings())
         after_task_publish.connect(_note_sent)
         _trace("beat")
-        app.celery_app.start(["beat", "--loglevel=INFO", "--scheduler=celery.beat:Scheduler", "--pidfile="])
+        celery_app.start(["beat", "--loglevel=INFO", "--scheduler=celery.beat:Scheduler", "--pidfile="])
 
 
 def _note_sent(**_given: Any) -> None:
@@ -121,6 +122,3 @@ def up(host: str, port: int) -> None:
                 ends.append(time.monotonic())
         msg = f"roles ended {MOST_ENDS} times within a minute; the last one was {name}"
         raise click.ClickException(msg)
-
-
-COMMANDS = (worker, beat, web, up)

@@ -12,7 +12,7 @@ from celery.signals import task_failure, task_postrun, task_prerun, task_success
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker import app, audit, catchup, charging, jobs, notices, replay, retention, sweep, watch
-from worker.app import celery_app
+from worker.celery_app import celery_app
 from worker.charging import Desk
 from worker.eventfile import Counts
 from worker.hooks import HookError, Hooks

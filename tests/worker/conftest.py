@@ -48,6 +48,8 @@ def serve(engine: Engine, street: Street) -> Serve:
 FORKING = """
 import json, os, sys, traceback
 from worker import cli
+for name in cli.COMMANDS:
+    cli.main.get_command(None, name)
 for line in sys.stdin:
     job = json.loads(line)
     if pid := os.fork():

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery.worker.consumer import Consumer
 
-from worker.app import SafeConsumer
+from worker.celery_app import SafeConsumer
 from worker.settings import load_settings
 
 REPO = Path(__file__).parents[2]

@@ -102,7 +102,7 @@ fail()
 """
 CELERY = """
 import logging, sys
-from worker.app import celery_app
+from worker.celery_app import celery_app
 celery_app.log.setup(loglevel=logging.DEBUG, redirect_stdouts=True)
 for name in ("", "celery", "celery.task", "celery.worker", "dunning.tasks", "multiprocessing"):
     logging.getLogger(name).error("said %s", sys.argv[1])

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
@@ -18,10 +17,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
+from tests.commands import every
 from tests.worker.bench import Serve
 from tests.worker.builders import START, event, invoice
 from worker import inbox
-from worker.cli import main
 from worker.clock import machine_now
 from worker.eventfile import Found
 from worker.links import BadLink, Links
@@ -59,16 +58,9 @@ def test_only_a_constant_time_comparison_decides_about_a_webhook(monkeypatch: py
     verify_event(BODY, header, ("whsec_1",), machine_now())
 
 
-def every(group: click.Group) -> Iterator[click.Command]:
-    """Yield a group, its commands, and theirs."""
-    yield group
-    for command in group.commands.values():
-        yield from every(command) if isinstance(command, click.Group) else (command,)
-
-
 def test_no_command_takes_a_secret_on_its_command_line() -> None:
     """Every account of a machine can read the arguments of all processes: secrets come from environment or files."""
-    found = {name for each in every(main) for param in each.params for name in (param.name or "", *param.opts)}
+    found = {name for _, each in every() for param in each.params for name in (param.name or "", *param.opts)}
     assert {"--seed", "--port", "case_id", "--json"} <= found
     told = ("secret", "key", "token", "password", "url", "smtp", "database", "broker")
     assert [name for name in found if any(word in name for word in told)] == []
@@ -78,7 +70,7 @@ def test_no_help_shows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is set is not printed as a default."""
     for variable in ("STRIPE_API_KEY", "DATABASE_URL", "LINK_SECRET", "SMTP_URL"):
         monkeypatch.setenv(f"DUNNING_{variable}", "canary" * 8)
-    told = "".join(each.get_help(click.Context(each)) for each in every(main))
+    told = "".join(each.get_help(click.Context(each)) for _, each in every())
     assert "Usage:" in told
     assert "canary" not in told
 

@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select
 from starlette.responses import Response
 
-from worker import app, replay
+from worker import replay
+from worker.celery_app import celery_app
 from worker.inbox import MOST_TRIES
 from worker.logs import log
 from worker.models import events
@@ -28,7 +29,7 @@ def act(visit: Visit) -> Response:
     if kind == "event" and name.isprintable():
         [verdict] = replay.replay_events(visit.engine, [name], dry=not sure)
     elif kind == "job" and NUMBER.fullmatch(name):
-        send = app.celery_app.send_task
+        send = celery_app.send_task
         [verdict] = replay.replay_jobs(visit.engine, [int(name)], visit.now, send, dry=not sure)
     else:
         msg = "expected the id of an event, or the number of a job"
