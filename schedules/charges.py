@@ -11,6 +11,7 @@ from schedules.budgets import free_from
 from schedules.case import Case
 from schedules.declines import DeclineClass
 from schedules.facts import hours
+from schedules.hours import is_open
 from schedules.paydays import habits_of, nearest_payday
 from schedules.places import Place
 from schedules.steps import Charge, utc_text
@@ -119,7 +120,7 @@ def _admit(case: Case, at: datetime, name: str, why: str) -> tuple[Charge | None
         return None, (*told, f"ruled_out: {name} admits no charge before {utc_text(case.last_charge)}")
     if free_from(opened, uses, limits, case.tries) > opened:  # only where a limit has come into force meanwhile
         return _admit(case, opened, name, why)
-    if opened > earliest:
+    if not case.entered and not is_open(free, case.policy.windows[name], case.place):
         told = (*told, f"window: {name} is closed until then in {_names(case.place)}")
     return Charge(opened, len(case.facts.attempts) + 1, (*case.why, why, *told)), ()
 

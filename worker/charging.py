@@ -206,7 +206,7 @@ def _charge(desk: Desk, held: Held, due: Due, step: Charge) -> Due | None:
             return None
         if _stopped(db, held, desk.now):
             return None
-        attempt = _write_down(db, row, desk)
+        attempt = _write_down(db, row, desk, step)
         if attempt.state == "observed":
             return _next(db, row, desk)
     return _settle(desk, held, attempt, _pay(desk, held, attempt))
@@ -249,7 +249,7 @@ def _one_at_a_time(db: Connection, shared: str | None) -> None:
         db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(shared, 0))))
 
 
-def _write_down(db: Connection, row: Row[Any], desk: Desk) -> Row[Any]:
+def _write_down(db: Connection, row: Row[Any], desk: Desk, step: Charge) -> Row[Any]:
     """Insert the attempt with its key; it is committed before the request leaves."""
     written = db.execute(select(func.count()).select_from(attempts).where(attempts.c.case_id == row.id)).scalar_one()
     values = {
@@ -266,6 +266,7 @@ def _write_down(db: Connection, row: Row[Any], desk: Desk) -> Row[Any]:
         "by_updater": row.pay_with is None and row.card_entered_at is None and _changed(row),
         "charge_before": row.charge_id,
         # An invoice is charged on its own method; an intent keeps none, and a repetition must name the same one.
+        "waited": any(why.startswith("window:") for why in step.reasons),
         "pay_with": row.pay_with or (row.method_id if is_intent(row.payment_id) else None),
     }
     if row.pay_with is not None and row.card_entered_at is not None:

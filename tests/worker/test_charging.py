@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -77,6 +77,21 @@ def test_an_approved_charge_recovers_the_case(serve: Serve) -> None:
     )
     assert [each["idempotency_key"] for each in street.ledger] == [attempt.idempotency_key]
     street.agrees()
+
+
+@pytest.mark.parametrize(("later", "waited"), [(17 * HOUR, True), (HOUR, False)])
+def test_a_charge_remembers_whether_it_waited_for_the_bank_to_open(
+    serve: Serve, later: timedelta, *, waited: bool
+) -> None:
+    """At three in the morning in New York it is closed, at eleven it is not; the plan says so to the end."""
+    failed = payment(failed_at=START + later)
+    street = serve(Scripted([failed]))
+    opened(street.engine, failed)
+    street.work(START + later)
+    row = the_case(street.engine)
+    street.work(row.due_at)
+    [attempt] = the_attempts(street.engine)
+    assert attempt.waited is waited is any(why.startswith("window: ") for why in row.step["reasons"])
 
 
 def test_work_says_that_it_did_the_work_when_the_case_ends(serve: Serve) -> None:

@@ -89,12 +89,6 @@ def remember(engine: Engine, case_id: int, what: str, **detail: Any) -> None:
     sql(engine, statement, id=case_id, at=START, what=what, detail=json.dumps(detail))
 
 
-def plan(engine: Engine, case_id: int, attempt: int, at: datetime, why: str) -> None:
-    """Write the plan of a charge into the history of a case."""
-    told = at.isoformat().replace("+00:00", "Z")
-    remember(engine, case_id, "planned", step="charge", attempt=attempt, at=told, reasons=["class: retry_later", why])
-
-
 def ask(engine: Engine, now: datetime = LATER, **question: Any) -> Report:
     """Make a report."""
     with engine.connect() as db:
@@ -219,14 +213,11 @@ def test_an_empty_cohort_divides_by_nothing(engine: Engine) -> None:
     assert len(spreadsheet.table(found).splitlines()) == 2
 
 
-def test_only_charges_made_when_a_closed_bank_had_opened_count_as_off_hours_avoided(town: Engine) -> None:
-    """Told by a plan, and made within the hour; not those without such a plan, moved again, or never made."""
-    closed = "window: funds is closed until then in America/New_York"
-    plan(town, 2, 1, START + DAY, "backoff: 24 h after the last refusal")
-    plan(town, 2, 2, START + 2 * DAY - 59 * timedelta(minutes=1), closed)
-    plan(town, 2, 3, START + 3 * DAY - HOUR - SECOND, closed)
-    plan(town, 8, 1, START + 2 * DAY, closed)
-    plan(town, 8, 3, START + 3 * DAY, closed)
+def test_only_charges_that_left_count_as_off_hours_avoided(town: Engine) -> None:
+    """Those that had waited for a bank, whatever it answered; not one that is under way, or others made."""
+    charge(town, 7, 1, "declined", waited=True)
+    charge(town, 7, 2, "foreign", waited=True)
+    charge(town, 8, 9, "not_executed", waited=True)
     assert ask(town).total.waited == 1
 
 
@@ -337,11 +328,8 @@ def test_the_database_knows_every_clock_of_ours(engine: Engine) -> None:
 
 def test_the_lines_that_are_counted_are_found_by_their_index(town: Engine) -> None:
     """The predicates of the statement are those of the indexes, or a long history would be read in whole."""
-    statement = (
-        "INSERT INTO history (case_id, at, what, detail) SELECT 1 + n % 8, now(), 'planned',"
-        """ '{"step": "charge", "reasons": ["class: never"]}' FROM generate_series(1, 5000) n"""
-    )
-    sql(town, statement)
+    lines = "SELECT 1 + n % 8, now(), 'planned', '{}' FROM generate_series(1, 5000) n"
+    sql(town, f"INSERT INTO history (case_id, at, what, detail) {lines}")
     sql(town, "ANALYZE history")
     sent: list[tuple[str, Any]] = []
 
@@ -356,7 +344,6 @@ def test_the_lines_that_are_counted_are_found_by_their_index(town: Engine) -> No
     [(statement, values)] = [each for each in sent if "FROM history" in each[0]]
     with town.begin() as db:
         plan = "\n".join(row[0] for row in db.exec_driver_sql(f"EXPLAIN {statement}", values))
-    assert "ix_history_waited" in plan
     assert "ix_history_taken_back" in plan
 
 

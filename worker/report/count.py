@@ -20,7 +20,7 @@ from sqlalchemy import Connection, RowMapping, text
 
 from schedules.arms import ARMS
 from schedules.places import place_of
-from worker.models import OPEN_STATES, OUTCOMES, UNCERTAIN, WAITED
+from worker.models import OPEN_STATES, OUTCOMES, UNCERTAIN
 from worker.report import sql
 from worker.report.figures import MEANS, Arm, Figures, Money, Period, Share
 from worker.report.sql import LOCAL, Question
@@ -90,7 +90,7 @@ def _ask(db: Connection, ask: Question, statement: str, **known: Any) -> Rows:
     """Return the rows that one of our statements finds."""
     cohort = sql.COHORT.format(key=ask.dimension.key, join=ask.dimension.join)
     within = sql.OF_COHORT if ask.begin or ask.end else ""
-    filled = statement.format(cohort=cohort, waited=WAITED, within=within)
+    filled = statement.format(cohort=cohort, within=within)
     return db.execute(text(filled), {**ask.bounds, **known}).mappings().all()
 
 

@@ -41,16 +41,8 @@ COHORT = """cohort AS (
 OF_COHORT = "AND case_id IN (SELECT id FROM cohort)"
 CELLS = """
 WITH {cohort}, charged AS (
-    SELECT case_id, count(*) AS attempts FROM attempts WHERE state IN ('succeeded', 'declined') {within} GROUP BY 1
-), plans AS MATERIALIZED (
-    SELECT case_id, CAST(detail ->> 'attempt' AS integer) AS number, CAST(detail ->> 'at' AS timestamptz) AS until
-      FROM history WHERE {waited} {within}
-), waits AS (
-    SELECT a.case_id, count(DISTINCT a.number) AS waited
-      FROM plans p JOIN attempts a ON a.case_id = p.case_id AND a.number = p.number
-           AND a.at >= p.until AND a.at < p.until + interval '1 hour'
-     WHERE a.state IN ('succeeded', 'declined')
-     GROUP BY 1
+    SELECT case_id, count(*) AS attempts, count(*) FILTER (WHERE waited) AS waited
+      FROM attempts WHERE state IN ('succeeded', 'declined') {within} GROUP BY 1
 ), touches AS (
     SELECT case_id, coalesce(delivered_at, at) AS at,
            row_number() OVER (PARTITION BY coalesce(merged_into, id) ORDER BY id) = 1 AS is_first
@@ -72,7 +64,6 @@ SELECT key, currency, state, back, CASE WHEN back THEN means END AS means, coale
        count(gone.case_id) FILTER (WHERE back) AS gone
   FROM cohort
   LEFT JOIN charged ON charged.case_id = cohort.id
-  LEFT JOIN waits ON waits.case_id = cohort.id
   LEFT JOIN told ON told.case_id = cohort.id
   LEFT JOIN gone ON gone.case_id = cohort.id
  GROUP BY 1, 2, 3, 4, 5, 6
