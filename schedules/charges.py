@@ -5,18 +5,18 @@ Backoff, then the waits that the bank advised, then payday, budget and window; w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 
 from schedules.budgets import free_from
 from schedules.case import Case
+from schedules.choice import DAY, PAID_INTO, best, earliest, explore, propensity, slots
 from schedules.declines import DeclineClass
 from schedules.facts import hours
 from schedules.hours import is_open
 from schedules.paydays import habits_of, nearest_payday
 from schedules.places import Place
 from schedules.steps import Charge, utc_text
-
-PAID_INTO = ("debit", "prepaid")  # what salary arrives on; a credit card has no payday
 
 
 def next_charge(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
@@ -29,11 +29,72 @@ def next_charge(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
     if case.asked:
         at = max(case.facts.asked_at or case.read, case.allowed)
         return _admit(case, at, window_name(case), "asked: an operator wants a charge, whatever the ladder says")
+    if not case.hop and (case.policy.model or case.policy.explore_percent):
+        return _choose(case)
+    return _by_rules(case)
+
+
+def _by_rules(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
+    """Return the charge at the instant of the gaps, or on the payday near it."""
     at, why = _backoff(case), _backoff_reason(case)
     payday = _payday(case, at)
     if payday is None:
         return _admit(case, at, window_name(case), why)
     return _at_midnight(case, payday) or _on_payday(case, payday, at, why)
+
+
+def _choose(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
+    """Return the charge at the instant that a model expects most of, or at one that is drawn to learn from.
+
+    Without a model the rules plan, and the rest is drawn.
+    """
+    name = window_name(case)
+    instants = slots(case, case.policy.windows[name])
+    planned, told = _planned(case, instants, name)
+    drawn = explore(case, instants, planned.at if planned else None)
+    if drawn is not None:
+        return _named(case, *_admit(case, drawn.at, name, drawn.why), drawn.propensity)
+    if planned is None:
+        return None, told
+    return _named(case, planned, (), propensity(case, instants, planned.at, planned.at))
+
+
+def _planned(case: Case, instants: tuple[datetime, ...], name: str) -> tuple[Charge | None, tuple[str, ...]]:
+    """Return the charge that model or rules would make if nothing were drawn."""
+    model = case.policy.model
+    if model is None:
+        return _by_rules(case)
+    at = best(case, model, instants, tries_left(case))
+    if at is not None and at < case.now:  # missed: the best of what is left
+        at = best(case, model, tuple(each for each in instants if each >= case.now), tries_left(case))
+    if at is None:
+        return None, (f"ruled_out: no charge is worth its price by model {model.version}",)
+    joined = _joined(case, at, name)
+    if joined is not None:
+        return _admit(case, joined, name, f"together: with another charge of this card, instead of {utc_text(at)}")
+    return _admit(case, at, name, f"learned: the instant that model {model.version} expects most of")
+
+
+def _joined(case: Case, at: datetime, name: str) -> datetime | None:
+    """Return when another case charges this card, or just has, if that is open and within a day of ``at``."""
+    begin, window = earliest(case), case.policy.windows[name]
+    near = (each for each in (*case.facts.card_due, *case.facts.uses) if abs(each - at) <= DAY and each >= begin)
+    return next((each for each in sorted(near) if each != at and is_open(each, window, case.place)), None)
+
+
+def _named(
+    case: Case, charge: Charge | None, told: tuple[str, ...], chance: float
+) -> tuple[Charge | None, tuple[str, ...]]:
+    """Return the charge with what chose it, and how likely."""
+    if charge is None:
+        return None, told
+    version = case.policy.model.version if case.policy.model else None
+    return replace(charge, model=version, propensity=round(chance, 6)), told
+
+
+def tries_left(case: Case) -> int:
+    """Return how many repetitions the card has left in this case."""
+    return min(case.verdict.retry_limit, case.policy.max_attempts) - case.retries
 
 
 def _forbidden(case: Case) -> str | None:

@@ -93,6 +93,7 @@ class Facts:
     ``ended`` is what the provider says is over: ``paid``, ``canceled`` (by the
     customer), ``lapsed`` (subscription ended by the provider for lack of payment), ``voided``, ``disputed``.
     ``uses`` are the instants of every charge on this fingerprint in the last 30 days, over all cases.
+    ``card_due`` is when the older open cases of this fingerprint are to be charged.
     ``contacted`` are the notices of this case, ``customer_contacts`` those of all the customer's cases.
     ``successes`` are the instants at which earlier cases of the customer were recovered. ``retried_elsewhere``: the
     provider's own engine will charge this invoice again. ``asked_at`` is when an operator last asked for a charge.
@@ -104,6 +105,7 @@ class Facts:
     refreshed_at: datetime | None = None
     attempts: tuple[PastAttempt, ...] = ()
     uses: tuple[datetime, ...] = ()
+    card_due: tuple[datetime, ...] = ()
     contacted: tuple[datetime, ...] = ()
     customer_contacts: tuple[datetime, ...] = ()
     successes: tuple[datetime, ...] = ()

@@ -116,6 +116,17 @@ def next_open(
     return spread if is_open(spread, window, place) else stretch[0]
 
 
+def open_stretches(begin: datetime, end: datetime, window: Window, place: Place) -> Iterator[Stretch]:
+    """Yield the open stretches between two instants, in order, cut to them."""
+    told, end = utc(begin), utc(end)
+    first = told.date()
+    for ahead in range((end.date() - first).days + 1):
+        for opens, closes in _begun(window, place, first + ahead * DAY):
+            if opens < end and closes > told:
+                yield max(opens, told), min(closes, end)
+                told = closes  # a stretch over midnight is told by both days
+
+
 def _next_stretch(at: datetime, window: Window, place: Place) -> Stretch | None:
     """The first common stretch that begins after ``at``, which is closed."""
     for ahead in range(HORIZON.days + 1):

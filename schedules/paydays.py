@@ -68,6 +68,21 @@ def nearest_payday(
     return min(near, key=lambda each: (abs(each - day), -each.toordinal()), default=None)
 
 
+def latest_payday(country: str | None, habits: Sequence[str], day: date, reach: int) -> date | None:
+    """Return the latest payday by ``habits`` on the local ``day`` or at most ``reach`` days before it, or None."""
+    months = {(near.year, near.month) for near in (day - reach * DAY, day, day + 7 * DAY)}
+    found = {each for habit in habits for month in months for each in _paydays(habit, country or "", *month)}
+    return max((each for each in found if timedelta() <= day - each <= reach * DAY), default=None)
+
+
+@lru_cache(maxsize=16384)
+def paydays_after(country: str | None, habits: Sequence[str], day: date, reach: int) -> tuple[date, ...]:
+    """Return the paydays by ``habits`` (a tuple) after the local ``day``, at most ``reach`` days later, in order."""
+    months = {(near.year, near.month) for near in (day + days * DAY for days in range(0, reach + 8, 7))}
+    found = {each for habit in habits for month in months for each in _paydays(habit, country or "", *month)}
+    return tuple(sorted(each for each in found if timedelta() < each - day <= reach * DAY))
+
+
 @lru_cache(maxsize=16384)
 def _paydays(habit: str, country: str, year: int, month: int) -> tuple[date, ...]:
     """Return the paydays that belong to one month; a move may lead into the month before."""

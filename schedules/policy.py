@@ -17,6 +17,7 @@ from schedules.arms import CONTROL, A, B, Experiment
 from schedules.budgets import MONTH_HOURS, YEAR_HOURS, Limit
 from schedules.declines import TABLE, DeclineClass, Row
 from schedules.hours import Window
+from schedules.learned import Model
 from schedules.places import ZONES_OF_COUNTRY
 from schedules.tables import PolicyError, over
 
@@ -136,6 +137,9 @@ class Policy:
     channels: tuple[str, ...] = ("mail",)
     hooks: tuple[str, ...] = ()
     excluded_countries: tuple[str, ...] = ("IN",)
+    explore_percent: int = 0
+    attempt_cost_percent: int = 8
+    notice_cost_percent: int = 20
     gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
     windows: Mapping[str, Window] = field(default_factory=_windows)
     budgets: Mapping[str, tuple[Limit, ...]] = field(default_factory=_budgets)
@@ -143,6 +147,7 @@ class Policy:
     declines: tuple[DeclineRule, ...] = ()
     experiment: Experiment = field(default_factory=Experiment)
     rival: Policy | None = None
+    model: Model | None = None
 
     def __post_init__(self) -> None:
         for key, wrong, reason in self._contradictions():
@@ -169,6 +174,9 @@ class Policy:
                 bool(strange),
                 f"unknown country {', '.join(strange)}, expected ISO codes such as IN",
             ),
+            ("explore_percent", not 0 <= self.explore_percent <= 100, "expected 0 to 100 percent"),
+            ("attempt_cost_percent", not 0 <= self.attempt_cost_percent <= 100, "expected 0 to 100 percent"),
+            ("notice_cost_percent", not 0 <= self.notice_cost_percent <= 100, "expected 0 to 100 percent"),
             ("contacts_per_week", not 1 <= self.contacts_per_week <= 7, "expected 1 to 7 notices"),
             ("channels", not self.channels or _other_than(self.channels, CHANNELS), _some_of(CHANNELS)),
             ("hooks", _other_than(self.hooks, HOOKS), _some_of(HOOKS)),
@@ -219,20 +227,32 @@ class Policy:
         try:
             given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
             rival = given.pop("rival", None)
-            chosen = over(cls(), given, "")
-            return chosen if rival is None else replace(chosen, rival=_rival(chosen, rival))
+            chosen = _over(cls(), given, Path(path).parent)
+            return chosen if rival is None else replace(chosen, rival=_rival(chosen, rival, Path(path).parent))
         except (OSError, ValueError, TypeError) as error:
             msg = f"policy {path}: {error}"
             raise PolicyError(msg) from error
 
 
-def _rival(policy: Policy, given: Any) -> Policy:
+def _over(policy: Policy, given: dict[str, Any], folder: Path) -> Policy:
+    """Return the policy with a table put over it; the file of a model lies in ``folder`` unless its path is whole."""
+    file = given.pop("model", None)
+    chosen = over(policy, given, "")
+    if file is None:
+        return chosen
+    if not isinstance(file, str):
+        msg = f"model: expected the path of a file, found {file!r:.40}"
+        raise PolicyError(msg)
+    return replace(chosen, model=Model.load(folder / file) if file else None)
+
+
+def _rival(policy: Policy, given: Any, folder: Path) -> Policy:
     """Return the policy with what its rival does otherwise put over it."""
     if not isinstance(given, dict) or given.keys() & {"experiment", "rival"}:
         msg = "rival: expected a table of what it does otherwise, with neither experiment nor rival in it"
         raise PolicyError(msg)
     try:
-        return over(policy, given, "")
+        return _over(policy, given, folder)
     except PolicyError as error:
         msg = f"rival.{error}"
         raise PolicyError(msg) from error

@@ -20,11 +20,17 @@ class Refresh:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """Charge the stored card; ``attempt`` counts from 1."""
+    """Charge the stored card; ``attempt`` counts from 1.
+
+    ``model`` is the version of the model that chose the instant, and ``propensity`` how likely this part of the day was
+    to be chosen; both None where the rules leave no choice.
+    """
 
     at: datetime
     attempt: int
     reasons: tuple[str, ...] = ()
+    model: str | None = None
+    propensity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ Step = Refresh | Charge | Contact | Wait | Close
 def as_json(step: Step) -> dict[str, Any]:
     """Return a step as a JSON object: ``step``, ``at`` (UTC, ending in Z), its own fields and ``reasons``."""
     told: dict[str, Any] = {"step": type(step).__name__.lower()}
-    told |= {field.name: getattr(step, field.name) for field in fields(step)}
+    told |= {field.name: value for field in fields(step) if (value := getattr(step, field.name)) is not None}
     return {**told, "at": utc_text(step.at), "reasons": list(told.pop("reasons"))}
 
 

@@ -99,6 +99,7 @@ def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
         refreshed_at=row.refreshed_at if row.news == row.news_read else None,
         attempts=_declined(db, row.id),
         uses=uses_of(db, card.fingerprint, now),
+        card_due=_card_due(db, row, card.fingerprint),
         contacted=tuple(c.at for c in contacts if c.case_id == row.id),
         customer_contacts=tuple(c.at for c in contacts),
         successes=_recovered(db, row.customer_id),
@@ -107,6 +108,15 @@ def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
         retried_elsewhere=row.retried_elsewhere,
         asked_at=row.asked_at,
     )
+
+
+def _card_due(db: Connection, row: Row[Any], fingerprint: str | None) -> tuple[datetime, ...]:
+    """Return when the older open cases of this card are to be charged; of two cases only one follows the other."""
+    if fingerprint is None:
+        return ()
+    same = cases.c.card["fingerprint"].astext == fingerprint, cases.c.closed_at.is_(None), cases.c.id < row.id
+    found = select(cases.c.due_at).where(*same, cases.c.step["step"].astext == "charge").order_by(cases.c.due_at)
+    return tuple(db.execute(found).scalars())
 
 
 def _recovered(db: Connection, customer_id: str) -> tuple[datetime, ...]:

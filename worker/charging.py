@@ -266,6 +266,8 @@ def _write_down(db: Connection, row: Row[Any], desk: Desk, step: Charge) -> Row[
         "by_updater": row.pay_with is None and row.card_entered_at is None and _changed(row),
         "charge_before": row.charge_id,
         # An invoice is charged on its own method; an intent keeps none, and a repetition must name the same one.
+        "model": step.model,
+        "propensity": step.propensity,
         "waited": any(why.startswith("window:") for why in step.reasons),
         "pay_with": row.pay_with or (row.method_id if is_intent(row.payment_id) else None),
     }

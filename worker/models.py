@@ -12,6 +12,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Double,
     ForeignKey,
     Identity,
     Index,
@@ -156,6 +157,7 @@ cases = Table(
     Index("ix_cases_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_cases_leased", "lease_until", postgresql_where=text("lease_token IS NOT NULL")),
     Index("ix_cases_failed_fingerprint", text("(failed_card ->> 'fingerprint')"), "failed_at"),
+    Index("ix_cases_open_card", text("(card ->> 'fingerprint')"), postgresql_where=text("closed_at IS NULL")),
 )
 
 attempts = Table(
@@ -179,6 +181,10 @@ attempts = Table(
     Column("charge_before", Text),
     Column("pay_with", Text),
     Column("waited", Boolean, nullable=False, server_default=text("false")),  # for a bank to open
+    Column("model", Text),  # the version that chose the instant; none: the rules
+    Column(
+        "propensity", Double
+    ),  # how likely this day and part of the day were to be chosen; none: they were not drawn
     Column("charge_id", Text),
     Column("read_at", INSTANT),
     Column("error", Text),

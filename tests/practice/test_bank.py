@@ -38,7 +38,7 @@ from worker.practice.world import BuiltInWorld
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from worker.practice.books import World
+    from worker.practice.protocol import World
 
 JSON = dict[str, Any]
 START = datetime(2026, 1, 12, 15, tzinfo=UTC)

@@ -34,6 +34,7 @@ from schedules import (
 from schedules.budgets import Limit
 from schedules.declines import TABLE
 from schedules.hours import Window, night
+from schedules.learned import Model
 from schedules.places import place_of
 from schedules.policy import ENDINGS, WINDOWS, Rung
 from schedules.proof import broken_promises
@@ -181,6 +182,12 @@ RISING = st.lists(st.integers(1, 200), max_size=4, unique=True).map(lambda numbe
 GAPS = st.lists(st.integers(1, 200), min_size=1, max_size=4).map(tuple)
 
 
+WEIGHTS = [f"{name}={number}" for name in ("hour", "monthday", "since", "gap", "try", "payday") for number in range(9)]
+MODELS = st.builds(
+    Model, st.just("drawn"), st.floats(-4, 1), st.dictionaries(st.sampled_from(WEIGHTS), st.floats(-2, 2), max_size=12)
+)
+
+
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """Any policy that its own checks let pass."""
@@ -203,6 +210,9 @@ def policies(draw: st.DrawFn) -> Policy:
         windows={name: draw(WINDOW) for name in WINDOWS},
         budgets={brand: draw(LIMITS) for brand in BRANDS if brand},
         ladder=tuple(Rung(f"notice_{day}", day) for day in days),
+        explore_percent=draw(st.sampled_from([0, 0, 50, 100])),
+        attempt_cost_percent=draw(st.integers(0, 30)),
+        model=draw(st.none() | MODELS),
     )
 
 

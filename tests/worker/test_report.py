@@ -19,11 +19,11 @@ from sqlalchemy import Engine, event
 
 from schedules.places import COUNTRY_OF_ZONE, ZONES_OF_COUNTRY
 from tests.worker.builders import DAY, HOUR, START, add_attempt, add_case, add_notice, sql
+from worker.intervals import newcombe, wilson
 from worker.locales import money
 from worker.models import UNCERTAIN
 from worker.report import Report, make_report, spreadsheet
 from worker.report import page as report_page
-from worker.report.intervals import newcombe, wilson
 from worker.report.sql import DIMENSIONS, Question
 
 Operate = Callable[..., CompletedProcess[str]]

@@ -7,12 +7,10 @@ Under ``/v1`` it answers like Stripe, under ``/_practice`` it is driven: see ``c
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import secrets
 import socket
 import struct
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -28,13 +26,15 @@ from starlette.routing import Route
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from worker.clock import business_now
+from worker.practice import worlds
 from worker.practice.answers import Form, Refusal, read_form
-from worker.practice.books import Books, World
+from worker.practice.books import Books
 from worker.practice.control import Control
 from worker.practice.door import Answer
 from worker.practice.endpoints import PREFIX, Endpoints
 from worker.practice.events import Courier, EventLog
 from worker.practice.objects import API_VERSION
+from worker.practice.protocol import World
 from worker.practice.world import BuiltInWorld
 
 if TYPE_CHECKING:
@@ -153,15 +153,10 @@ def make_server(app: Starlette) -> uvicorn.Server:
 
 def load_world(place: str, seed: int, payments: int) -> World:
     """Make a world of the class named by ``FILE.py:CLASS``."""
-    path, _, name = place.rpartition(":")
-    spec = importlib.util.spec_from_file_location("practice_world", path)
-    if spec is None or spec.loader is None:
-        msg = f"{place}: not FILE.py:CLASS"
-        raise click.BadParameter(msg)
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    world: World = getattr(module, name)(seed, payments)
-    return world
+    try:
+        return worlds.load_world(place, seed, payments)
+    except worlds.WorldError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()

@@ -26,6 +26,11 @@ class Beliefs:
         return self.numbers[name]
 
 
+def names() -> list[str]:
+    """Return the names of all numbers that have a low and a high value."""
+    return [f"{section}.{name}" for section in NUMBERS for name in _file()[section]]
+
+
 def load_beliefs(levels: Mapping[str, str] | None = None) -> Beliefs:
     """Read the middle values, or for the names in ``levels`` the ``low`` or ``high`` one.
 

@@ -10,14 +10,15 @@ import heapq
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NoReturn
 
-from schedules.facts import Card, Decline, FailedPayment
+from schedules.facts import Decline, FailedPayment
 from worker.practice import objects
 from worker.practice.access import Access
 from worker.practice.answers import Refusal, no_such
 from worker.practice.events import NO_REQUEST, Cause, EventLog
 from worker.practice.ledger import Ledger
+from worker.practice.protocol import World
 from worker.practice.records import JSON, Bill, Charged, Customer, Method
 
 if TYPE_CHECKING:
@@ -27,28 +28,6 @@ if TYPE_CHECKING:
 # What becomes of an invoice, or of a payment intent without one, and the event that tells of it.
 ENDS = {"paid": "invoice.paid", "uncollectible": "invoice.marked_uncollectible", "void": "invoice.voided"}
 INTENT_ENDS = {"paid": "payment_intent.succeeded", "void": "payment_intent.canceled"}
-
-
-class World(Protocol):
-    """What a simulation or a bank plays against: see the design page."""
-
-    def failures(self) -> Iterable[FailedPayment]:
-        """Yield the failed renewals in time order."""
-
-    def card(self, payment_id: str, at: datetime) -> Card:
-        """Return the stored card at an instant."""
-
-    def charge(self, payment_id: str, at: datetime) -> Decline | None:
-        """Charge it; ``None`` is an approval."""
-
-    def contact(self, payment_id: str, at: datetime, notice: str) -> None:
-        """Tell the customer."""
-
-    def next_act(self, payment_id: str, after: datetime) -> tuple[str, datetime] | None:
-        """Return the customer's own first act later than ``after``."""
-
-    def close(self) -> None:
-        """Release what the world holds."""
 
 
 @dataclass(order=True, slots=True)

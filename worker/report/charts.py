@@ -8,12 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from worker.charts import svg
+from worker.charts import both
 from worker.report.cohort import WINDOW, Report
 from worker.report.figures import MEANS, Period, Share
 from worker.report.view import ARM_TITLES, TITLES
 
-SIZES = {"narrow": 340, "wide": 920}  # pixels; the page shows the one that fits
 MOST_BARS = 30
 LETTER = 7.5  # pixels, at the size of our labels
 LENGTHS = {"day": timedelta(days=1), "week": timedelta(weeks=1), "month": timedelta(days=30)}
@@ -27,13 +26,6 @@ DAYS = {"title": None, "format": "%Y-%m-%d", "labelBound": True, **APART}
 SHARE = {"type": "quantitative", "axis": {"format": ".0%", "title": None, **APART}}
 
 Spec = dict[str, Any]
-
-
-def _drawn(spec: Spec, label: str) -> Markup:
-    """Return the picture in both widths; the page hides one."""
-    base = {"autosize": {"type": "fit-x", "contains": "padding"}, **spec}
-    both = (f'<div class="{name}">{svg({**base, "width": width}, label)}</div>' for name, width in SIZES.items())
-    return Markup("").join(map(Markup, both))  # Vega has escaped the texts of the picture
 
 
 def over_time(report: Report) -> Markup:
@@ -51,7 +43,7 @@ def over_time(report: Report) -> Markup:
             "opacity": {"condition": {"test": "datum.final", "value": 1}, "value": 0.5},
         },
     }
-    return _drawn(spec, f"Recovered share by {report.step} of the failure and by means; the table has the numbers")
+    return both(spec, f"Recovered share by {report.step} of the failure and by means; the table has the numbers")
 
 
 def _boxes(report: Report, period: Period) -> Iterator[Spec]:
@@ -84,7 +76,7 @@ def curve(report: Report) -> Markup:
             "order": {"field": "order"},
         },
     }
-    return _drawn(spec, "Share of all cases that was back by each day after the failure; the table has the numbers")
+    return both(spec, "Share of all cases that was back by each day after the failure; the table has the numbers")
 
 
 def groups(report: Report) -> Markup:
@@ -99,7 +91,7 @@ def groups(report: Report) -> Markup:
             _whiskers(SHARE),
         ],
     }
-    return _drawn(spec, f"Recovered share by {report.question.by}, with 95 % intervals; the table has the numbers")
+    return both(spec, f"Recovered share by {report.question.by}, with 95 % intervals; the table has the numbers")
 
 
 def _names(rows: list[Spec], name: str) -> Spec:
@@ -133,7 +125,7 @@ def arms(report: Report) -> Markup:
         for arm in report.arms
         if arm.back.interval
     ]
-    return _drawn(
+    return both(
         _points(rows, "arm", SHARE), "Recovered share of each arm, with 95 % intervals; the table has the numbers"
     )
 
@@ -148,7 +140,7 @@ def lifts(report: Report) -> Markup:
     zero = {"condition": {"test": "datum.value == 0", "value": 1}, "value": 0.25}
     axis = {"format": "+.0f", "title": "percentage points", "gridOpacity": zero, **APART}
     spec = _points(rows, "lift", {"type": "quantitative", "axis": axis})
-    return _drawn(spec, "Differences between arms, with 95 % intervals; the table has the numbers")
+    return both(spec, "Differences between arms, with 95 % intervals; the table has the numbers")
 
 
 def _points(rows: list[Spec], name: str, scale: Spec) -> Spec:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from worker.intervals import Interval, newcombe, wilson
 from worker.models import OPEN_STATES
-from worker.report.intervals import Interval, newcombe, wilson
 
 MEANS = ("card_update", "silent_retry", "after_contact", "provider", "customer")
 PERCENTILES = ("p25", "p50", "p75", "p90")

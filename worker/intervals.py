@@ -1,4 +1,4 @@
-"""How sure is a share, and how sure is a difference of two? Intervals in which the truth lies 19 times in 20.
+"""How sure is a share, and how sure is a difference? Intervals in which the truth lies 19 times in 20.
 
 Wilson's score interval for one share; Newcombe's hybrid of two of them for the difference of independent shares (his
 method 10). Both hold for few cases and for shares near 0 and 1, where the usual formula fails.
