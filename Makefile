@@ -25,7 +25,7 @@ audit-deps: .venv/.made ## ask for known holes in the pinned libraries; needs a 
 faults: .venv/.test ## prove the promises: every fault, also the slow ones, in under half an hour
 	.venv/bin/python -m pytest tests/faults -m 'slow or not slow' $(ARGS)
 
-soak: .venv/.test ## random faults from one seed: make soak ARGS="--seed 1 --minutes 20 --cases 10000 --days 6 --pause 30 --after 2"
+soak: .venv/.test ## random faults from one seed: make soak ARGS="--seed 1 --minutes 20 --cases 10000 --days 4.5 --pause 30 --after 1"
 	.venv/bin/python -m tests.faults.soak $(ARGS)
 
 lint: .venv/.test ## check style, format and types

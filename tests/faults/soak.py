@@ -1,6 +1,6 @@
 """Do the promises hold under hours of random faults? One seed drives the faults, their order and their length.
 
-    python -m tests.faults.soak --seed 1 --minutes 20 --cases 10000 --days 6 --pause 30 --after 2
+    python -m tests.faults.soak --seed 1 --minutes 20 --cases 10000 --days 4.5 --pause 30 --after 1
 
 Two workers, two beats and a web process serve many renewals while processes are killed and stopped, servers end and
 lines break. The clock goes on all the while. Then it stands still: everything due must be done within two leases. At
