@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import click
@@ -45,6 +46,15 @@ def installation(*, migrate: bool | None = None, check: bool = True) -> Iterator
             yield
         finally:
             app.engine().dispose()
+
+
+def write(file: Path, text: str, option: str) -> None:
+    """Write a file that an option asked for, or say why it cannot be written."""
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot write {file}: {error.strerror}"
+        raise click.BadParameter(msg, param_hint=f"'{option}'") from None
 
 
 def instant_named(text: str, now: datetime) -> datetime:

@@ -11,7 +11,7 @@ import click
 
 from schedules import Policy
 from worker import app
-from worker.installation import as_json, installation, show
+from worker.installation import as_json, installation, show, write
 from worker.learn import LEAST_MATCHED, NothingToLearn, Verdict, chosen, fit, from_play, judge, logged, version_at
 from worker.practice.world import BuiltInWorld
 from worker.practice.worlds import Checked, WorldError, load_world
@@ -47,7 +47,7 @@ def learn(  # noqa: PLR0913 - one argument for each option
     except (NothingToLearn, WorldError, NoEnd) as error:
         raise click.ClickException(str(error)) from None
     if out and verdict.better:
-        out.write_text(json.dumps(model.as_json(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write(out, json.dumps(model.as_json(), indent=1, sort_keys=True) + "\n", "--out")
     if as_json:
         show({"version": model.version, "charges": len(samples), **verdict.as_json()})
     else:

@@ -12,7 +12,7 @@ from babel.numbers import list_currencies
 
 from schedules.arms import A, B
 from worker import app
-from worker.installation import as_json, installation, show
+from worker.installation import as_json, installation, show, write
 from worker.report import Report, make_report, spreadsheet, view
 from worker.report.sql import DIMENSIONS, Question, day_named
 
@@ -90,9 +90,5 @@ def _write(file: Path, found: Report) -> None:
     """Write the page, or say why the file cannot be written."""
     from worker.report.page import page
 
-    try:
-        file.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot write {file}: {error.strerror}"
-        raise click.BadParameter(msg, param_hint="'--html'") from None
+    write(file, page(found), "--html")
     click.echo(f"{file}: {view.heading(found)}")

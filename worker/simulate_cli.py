@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from worker.installation import as_json, show
+from worker.installation import as_json, show, write
 from worker.practice.beliefs import names
 from worker.practice.protocol import World
 from worker.practice.world import BuiltInWorld
@@ -146,11 +146,7 @@ def _write(file: Path, found: Comparison) -> None:
     """Write the page, or say why the file cannot be written."""
     from worker.simulate.page import page
 
-    try:
-        file.write_text(page(found), encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot write {file}: {error.strerror}"
-        raise click.BadParameter(msg, param_hint="'--html'") from None
+    write(file, page(found), "--html")
     click.echo(f"{file}: {view.heading(found)}")
 
 
