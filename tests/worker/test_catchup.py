@@ -348,7 +348,7 @@ def test_a_case_that_waits_for_its_invoice_is_not_opened_twice_at_once(serve: Se
     found = at_once([lambda: catchup.sweep_invoices(bench.desk(START + HOUR))] * 3)
     assert all(again == 0 for _, again in found)
     assert one(bench.engine, "SELECT count(*) FROM cases") == 1
-    assert told(bench.engine).count("opened") == 1
+    assert one(bench.engine, "SELECT count(*) FROM history WHERE what = 'opened'") == 1  # whatever its number
 
 
 def test_a_sweep_leaves_ended_cases_alone(serve: Serve) -> None:
