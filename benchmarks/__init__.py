@@ -1,0 +1,1 @@
+"""How fast is it, next to what a user would take instead?"""
