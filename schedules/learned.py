@@ -82,6 +82,7 @@ class Scores:
     gap: tuple[float, ...]
     came: tuple[tuple[float, ...], ...]
     past: tuple[tuple[float, ...], ...]
+    tried: tuple[float, ...]
     number: tuple[float, ...]
 
     @classmethod
@@ -101,6 +102,7 @@ class Scores:
             add([f"gap={number}" for number in range(len(SINCE) + 1)]),
             tuple(add([f"came={weekly}{monthly}" for monthly in CAME]) for weekly in CAME),
             tuple(add([f"past={weekly}{monthly}" for monthly in CAME]) for weekly in CAME),
+            add([f"tried={number}" for number in range(len(SINCE) + 1)]),
             add([f"try={number}" for number in range(MOST_TRIES + 1)]),
         )
 
@@ -140,6 +142,7 @@ def terms(about: Seen, local: datetime) -> Iterator[str]:
     names += [
         f"came={paid[0]}{paid[1]}",
         f"past={before[0]}{before[1]}",
+        f"tried={_bin(about.refused - about.failed)}",
         f"try={about.number}",
         *([f"advised={_bin(day - about.advised)}"] if about.advised else ()),
     ]
@@ -161,10 +164,11 @@ def day_score(scores: Scores, about: Seen, day: date) -> float:
 
 
 def gap_score(scores: Scores, about: Seen, refused: date, day: date) -> float:
-    """Return what the wait since a refusal adds: its days, the paydays in it, and those that had not helped before."""
+    """Return what the wait since a refusal adds: its days and paydays, and those that had not helped before it."""
     weekly, monthly = came(about, refused, day)
     past = came(about, about.failed, refused)
-    return scores.gap[_bin(day - refused)] + scores.came[weekly][monthly] + scores.past[past[0]][past[1]]
+    before = scores.tried[_bin(refused - about.failed)] + scores.past[past[0]][past[1]]
+    return before + scores.gap[_bin(day - refused)] + scores.came[weekly][monthly]
 
 
 def came(about: Seen, refused: date, day: date) -> tuple[int, int]:

@@ -138,7 +138,7 @@ class Policy:
     hooks: tuple[str, ...] = ()
     excluded_countries: tuple[str, ...] = ("IN",)
     explore_percent: int = 0
-    attempt_cost_percent: int = 8
+    attempt_cost_percent: int = 9
     notice_cost_percent: int = 20
     gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
     windows: Mapping[str, Window] = field(default_factory=_windows)
