@@ -40,6 +40,7 @@ def test_the_names_say_what_is_seen() -> None:
         "advised=5",
         "came=21",
         "past=00",
+        "tried=2",
         "try=2",
     }
     own = {"funds/debit", "country=US", "brand=visa", "code=insufficient_funds"}
