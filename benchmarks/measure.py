@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,13 @@ class Row:
         return {"work": self.work, "what": self.what, "unit": self.unit, "median": median(runs), "runs": runs, **asked}
 
 
-def interleave(ways: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, tuple[float, ...]]:
-    """Run every way once in each round, each round beginning with another one; return each way's figures."""
-    names, found = list(ways), {name: [0.0] * rounds for name in ways}
+def interleave(ways: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, tuple[T, ...]]:
+    """Run every way once in each round, each round beginning with another one; return what each way found."""
+    names, found = list(ways), {name: list[T]() for name in ways}
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            found[name][number] = ways[name]()
+            found[name].append(ways[name]())
     return {name: tuple(runs) for name, runs in found.items()}
 
 

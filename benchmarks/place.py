@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ def place(**settings: str) -> Iterator[Path]:
                     yield Path(folder)
             finally:
                 _forget()
+                # Of root, the servers' files lie elsewhere: another account has to reach them.
+                shutil.rmtree((Path(folder) / "servers").resolve(), ignore_errors=True)
 
 
 def _forget() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from hashlib import sha256
 
 from schedules.declines import RETRY_CLASSES, DeclineClass, Verdict, classify
@@ -13,12 +14,13 @@ from schedules.places import Place, place_of
 from schedules.policy import Policy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Case:
     """The arguments of one decision and where the bank is.
 
     ``refused`` are the refusals of the stored credential, ``verdicts`` what they mean (of a fresh card: the latest of
-    the case), and ``causes`` those of every refusal of the case: some bind every card of the customer.
+    the case), and ``causes`` those of every refusal of the case: some bind every card of the customer. A decision asks
+    the same again and again: what is not trivial is worked out once.
     """
 
     facts: Facts
@@ -39,7 +41,7 @@ class Case:
         """How many charges of the stored credential were repetitions of one that it had failed before."""
         return max(len(self.refused) - 1, 0)
 
-    @property
+    @cached_property
     def tries(self) -> tuple[datetime, ...]:
         """When the stored credential was refused in this case."""
         return tuple(each.failed_at if isinstance(each, FailedPayment) else each.at for each in self.refused)
@@ -54,12 +56,12 @@ class Case:
         """Whether the bank may be asked again."""
         return self.verdict.decline_class in RETRY_CLASSES
 
-    @property
+    @cached_property
     def forbidden(self) -> bool:
         """Whether the stored credential was ever refused for good."""
         return any(verdict.decline_class is DeclineClass.NEVER for verdict in self.verdicts)
 
-    @property
+    @cached_property
     def allowed(self) -> datetime:
         """From when on no advice of a refusal of the stored credential asks to wait."""
         waits = zip(self.tries, self.verdicts, strict=False)  # without tries the card is fresh: nothing to wait
@@ -71,7 +73,7 @@ class Case:
         soon = self.policy.gaps_hours["retry_soon"]
         return self.verdict.decline_class is DeclineClass.RETRY_SOON and self.retries < len(soon)
 
-    @property
+    @cached_property
     def deadline(self) -> datetime:
         """When the merchant's time for this case is up."""
         return self.facts.payment.failed_at + timedelta(days=self.policy.deadline_days)
@@ -81,7 +83,7 @@ class Case:
         """The last reading: what it showed counts from then on, so that asking again later moves nothing."""
         return self.facts.refreshed_at or self.now
 
-    @property
+    @cached_property
     def why(self) -> tuple[str, ...]:
         """The reasons that every step of this case shares."""
         unknown = tuple(f"unknown: {code}" for code in self.verdict.unknown)
@@ -99,7 +101,7 @@ class Case:
         """When silence has been given its time."""
         return self.facts.payment.failed_at + timedelta(days=self.policy.silent_days)
 
-    @property
+    @cached_property
     def entered(self) -> bool:
         """The customer stored a card by hand after the last failure, and is waiting: no window applies."""
         entered = self.facts.card_entered_at
@@ -126,14 +128,15 @@ class Case:
 
 def case_of(facts: Facts, policy: Policy, now: datetime) -> Case:
     """Return the case as it stands; raise ``ValueError`` when ``now`` has no time zone."""
-    meant = {each: classify(each.decline, each.card.brand, policy.overrides) for each in facts.refusals}
-    refused = facts.refused
+    own = policy.overrides
+    meant = [(each, classify(each.decline, each.card.brand, own)) for each in facts.refusals]
+    refused = [(each, verdict) for each, verdict in meant if not each.card.differs(facts.card)]
     return Case(
         facts,
         policy,
         utc(now),
         place_of(facts.card.country, facts.payment.time_zone, facts.card.brand),
-        refused,
-        tuple(meant[each] for each in refused or facts.refusals[-1:]),
-        frozenset(verdict.cause for verdict in meant.values()),
+        tuple(each for each, _ in refused),
+        tuple(verdict for _, verdict in refused or meant[-1:]),
+        frozenset(verdict.cause for _, verdict in meant),
     )

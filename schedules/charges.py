@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 from schedules.budgets import free_from
 from schedules.case import Case
-from schedules.choice import DAY, PAID_INTO, best, earliest, explore, propensity, slots
+from schedules.choice import DAY, HOUR, PAID_INTO, best, earliest, explore, propensity, slots
 from schedules.declines import DeclineClass
 from schedules.facts import hours
 from schedules.hours import is_open
@@ -36,7 +36,7 @@ def next_charge(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
 
 def _by_rules(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
     """Return the charge at the instant of the gaps, or on the payday near it."""
-    at, why = _backoff(case), _backoff_reason(case)
+    at, why = _backoff(case)
     payday = _payday(case, at)
     if payday is None:
         return _admit(case, at, window_name(case), why)
@@ -118,14 +118,12 @@ def _gap(case: Case) -> timedelta:
     return max(case.allowed - case.facts.last_failure, hours(gaps[min(case.retries, len(gaps) - 1)]))
 
 
-def _backoff(case: Case) -> datetime:
+def _backoff(case: Case) -> tuple[datetime, str]:
+    """Return when the gap after the last refusal is over, and the reason."""
     spread = timedelta(minutes=case.policy.spread_minutes) * case.fraction("backoff")
-    return case.facts.last_failure + _gap(case) + spread
-
-
-def _backoff_reason(case: Case) -> str:
-    least = max((case.allowed - case.facts.last_failure) / hours(1), 0)
-    return f"backoff: {_gap(case) / hours(1):g} h after the last refusal ({least:g} h at least)"
+    failed, gap = case.facts.last_failure, _gap(case)
+    least = max((case.allowed - failed) / HOUR, 0)
+    return failed + gap + spread, f"backoff: {gap / HOUR:g} h after the last refusal ({least:g} h at least)"
 
 
 def _payday(case: Case, at: datetime) -> date | None:

@@ -153,9 +153,11 @@ def _silence_ends(case: Case, charge: Charge | None) -> tuple[datetime, str]:
 
 def _look_again(case: Case, charge: Charge | None, ruled_out: tuple[str, ...]) -> Refresh | None:
     """While only another card can help, read it again at the hours when an updater's answer may be in."""
+    if charge is not None or case.retried or "consent" in case.causes:
+        return None
     read, failed = case.facts.refreshed_at, case.facts.last_failure
     due = (failed + hours(number) for number in case.policy.hold_hours)
     later = next((at for at in due if read is None or at > read), None)
-    if charge is not None or later is None or case.retried or "consent" in case.causes:
+    if later is None:
         return None
     return Refresh(max(case.now, later), (*case.why, *ruled_out, "hold: the card updater may have answered by then"))

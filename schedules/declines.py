@@ -125,7 +125,7 @@ TABLE = read_table(files("schedules").joinpath("declines.csv").read_text(encodin
 UNREADABLE = Row("none", "none", DeclineClass.RETRY_LATER, 4, timedelta(hours=24), "unexplained", "nothing known")
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def classify(decline: Decline, brand: str | None, overrides: tuple[Row, ...] = ()) -> Verdict:
     """Judge ``decline`` of a card of ``brand`` (Stripe's word, or the bank debit's method; ``None``: not known).
 

@@ -34,7 +34,9 @@ class Card:
         """Whether this is another credential: the number or the expiry changed. What is not known did not change."""
         mine = (self.fingerprint, self.exp_month, self.exp_year, self.last4)
         theirs = (other.fingerprint, other.exp_month, other.exp_year, other.last4)
-        return any(None not in pair and pair[0] != pair[1] for pair in zip(mine, theirs, strict=True))
+        return mine != theirs and any(
+            None not in pair and pair[0] != pair[1] for pair in zip(mine, theirs, strict=True)
+        )
 
 
 @dataclass(frozen=True, slots=True)

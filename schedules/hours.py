@@ -85,7 +85,10 @@ def _offset(wall: time) -> timedelta:
 def is_open(at: datetime, window: Window, place: Place) -> bool:
     """Whether ``at`` keeps ``EDGE`` inside ``window`` in every zone of ``place`` (or as the module says)."""
     at = utc(at)
-    return all(_meets(at, demand) for demand in _demands(at, window, place))
+    stretches = _calm(window, place, at.date())
+    if stretches is None:
+        return all(_meets(at, demand) for demand in _demands(at, window, place))
+    return any(first <= at <= last for first, last in stretches)
 
 
 def night(at: datetime, place: Place) -> bool:
@@ -134,6 +137,17 @@ def _next_stretch(at: datetime, window: Window, place: Place) -> Stretch | None:
             if stretch[0] > at:
                 return stretch
     return None
+
+
+@lru_cache(maxsize=16384)
+def _calm(window: Window, place: Place, on: date) -> tuple[Stretch, ...] | None:
+    """All that is open of the UTC date ``on``; None where a clock changes so near that the walk may miss some."""
+    noon = datetime.combine(on, time(12), UTC)
+    for zone in _clocks(place):
+        before, after = ((noon + days * DAY).astimezone(zone).utcoffset() for days in (-2, 2))
+        if before != after:
+            return None
+    return _begun(window, place, on)
 
 
 @lru_cache(maxsize=16384)
@@ -188,10 +202,15 @@ def _meets(at: datetime, demand: Demand) -> bool:
 
 def _demands(at: datetime, window: Window, place: Place) -> tuple[Demand, ...]:
     """What each zone must show, given the clocks of the place at ``at``."""
-    clocks = (*(demand.zone for demand in _rail(place)), *place.zones)
+    clocks = _clocks(place)
     if len(clocks) == 1:
         return _agreed(window, place, ())
     return _agreed(window, place, tuple(at.astimezone(zone).utcoffset() or timedelta() for zone in clocks))
+
+
+def _clocks(place: Place) -> tuple[ZoneInfo, ...]:
+    """Every clock that counts: that of the rail, then those of the place."""
+    return (*(demand.zone for demand in _rail(place)), *place.zones)
 
 
 @lru_cache(maxsize=4096)
@@ -237,7 +256,7 @@ def _share(hours: list[Hours], offsets: tuple[timedelta, ...]) -> bool:
     return any(common(start) and common(start + SHARED) for start in starts)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _stretches(zone: ZoneInfo, on: date, hours: Hours) -> tuple[Stretch, ...]:
     """The UTC stretches, both ends included, in which ``zone`` shows ``hours`` of the local date ``on``."""
     begins = datetime.combine(on, time.min, zone).astimezone(UTC)

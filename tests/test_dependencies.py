@@ -53,6 +53,12 @@ def test_everything_that_is_needed_is_pinned_and_installed_so(name: NormalizedNa
     assert PINNED.get(name) == distribution(name).version
 
 
+@pytest.mark.parametrize("requirement", EXTRAS["bench"])
+def test_what_the_benchmarks_compare_with_is_pinned_too(requirement: str) -> None:
+    """Figures of another version would be figures of another program; it need not be installed to run tests."""
+    assert PINNED.get(canonicalize_name(Requirement(requirement).name))
+
+
 def test_a_library_that_only_tests_need_is_not_needed_to_run() -> None:
     """Fewer libraries, fewer holes: nothing of the tests reaches production."""
     assert not {"hypothesis", "localstripe", "pytest", "aiohttp"} & set(needed(RUNNING))

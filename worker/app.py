@@ -5,8 +5,9 @@ Everything is made on first use, once per process: importing this module opens n
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine
@@ -30,9 +31,8 @@ def make_engine(url: str) -> Engine:
     limits = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
     connect: dict[str, Any] = {"options": limits, "connect_timeout": 10, "application_name": "dunning"}
     # An error of the database quotes its statement: with the parameters it would quote events and customers.
-    return create_engine(
-        url, pool_pre_ping=True, pool_size=10, max_overflow=5, connect_args=connect, hide_parameters=True
-    )
+    shown: dict[str, Any] = {"hide_parameters": True, "json_serializer": partial(json.dumps, separators=(",", ":"))}
+    return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=5, connect_args=connect, **shown)
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,7 @@ from schedules import Policy
 from schedules.budgets import free_from
 from schedules.steps import utc_text
 from worker.inbox import MOST_TRIES
-from worker.models import UNCERTAIN
+from worker.models import UNCERTAIN, card_fact
 from worker.notices import MEANT
 
 MOST_ROWS = 20
@@ -179,16 +179,17 @@ def _rows(db: Connection, query: str, given: dict[str, Any]) -> Rows:
     return list(db.execute(limited, {name: value for name, value in given.items() if f":{name}" in query}).scalars())
 
 
-CHARGES = text("""
-    SELECT fingerprint, at, case_id, payment_id, number, lower(card ->> 'brand') AS brand FROM attempts
+FAILED = card_fact("failed_card", "fingerprint")
+CHARGES = text(f"""
+    SELECT fingerprint, at, case_id, payment_id, number, lower({card_fact("card", "brand")}) AS brand FROM attempts
     WHERE fingerprint IS NOT NULL AND state IN ('sent', 'unknown', 'processing', 'succeeded', 'declined')
       AND at > CAST(:since AS timestamptz)
     UNION ALL
-    SELECT failed_card ->> 'fingerprint', failed_at, id, payment_id, 0, NULL FROM cases
-    WHERE failed_at > CAST(:since AS timestamptz) AND failed_card ->> 'fingerprint' IN
+    SELECT {FAILED}, failed_at, id, payment_id, 0, NULL FROM cases
+    WHERE failed_at > CAST(:since AS timestamptz) AND {FAILED} IN
       (SELECT fingerprint FROM attempts WHERE case_id = cases.id)
     ORDER BY 1, 2
-""")
+""")  # noqa: S608 - our own names of columns
 
 
 def _beyond_budget(db: Connection, policy: Policy, now: datetime) -> Iterator[dict[str, Any]]:

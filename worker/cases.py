@@ -6,45 +6,77 @@ change the case is planned again, and ``due_at`` says when somebody has to look.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
+from zlib import crc32
 
-from sqlalchemy import Connection, Row, and_, case, func, insert, or_, select, union_all, update
+from sqlalchemy import Connection, Interval, Row, and_, bindparam, case, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules import (
     Card,
     Close,
-    Decline,
     Facts,
     FailedPayment,
-    PastAttempt,
     Policy,
     Step,
     next_step,
 )
 from schedules.decide import last_word
 from schedules.steps import as_json, utc_text
+from worker.bulk import insert_all
 from worker.cards import Stored, choose, refreshed
-from worker.leases import lease_end
+from worker.facts import declined, facts_of, payment_of, uses_of
 from worker.models import MACHINE_NOW, UNCERTAIN, UNRESOLVED, attempts, cases, history, outbox
 from worker.readings import FailedCharge
 
 if TYPE_CHECKING:
     from worker.readings import Reading
 
-MONTH = timedelta(days=30)
 TOUCH = timedelta(days=7)
 LAST_NOTICES = {"cancel": "ended", "pause": "paused"}
 NEXT_RENEWAL = timedelta(days=31)
-MOST_SUCCESSES = 6  # older paydays may be those of another employer
+SHOWN = ("payment_id", "account", "customer_id", "subscription_id", "amount_minor", "currency")  # by hooks
 
 
 def open_case(db: Connection, payment: FailedPayment, account: str | None, policy: Policy, now: datetime) -> int:
     """Open a case for a failed payment, or return the one that exists; the first failure's date never moves."""
-    row = {
+    open_cases(db, [(payment, account)], policy, now)
+    return int(db.execute(select(cases.c.id).where(cases.c.payment_id == payment.payment_id)).scalar_one())
+
+
+def open_cases(
+    db: Connection, failed: Iterable[tuple[FailedPayment, str | None]], policy: Policy, now: datetime
+) -> set[str]:
+    """Open a case for each failed payment, with its account, that has none; return the ids of these payments."""
+    rows = {payment.payment_id: _first_row(payment, account, policy, now) for payment, account in failed}
+    if not rows:
+        return set()
+    told = cases.c.id, cases.c.arm, cases.c.failed_at, *(cases.c[name] for name in SHOWN)
+    steps = {name: row["step"] for name, row in rows.items()}
+    # In one order, so that two who open the same cases never deadlock.
+    ordered = [{**rows[name], "step": kept(steps[name])} for name in sorted(rows)]
+    new = insert_all(cases, ordered).on_conflict_do_nothing(index_elements=["payment_id"])
+    opened = db.execute(new.returning(*told)).all()
+    lines: list[dict[str, Any]] = []
+    for row in opened:
+        first = {"opened": {"failed_at": utc_text(row.failed_at)}, "planned": steps[row.payment_id]}
+        lines += [{"case_id": row.id, "at": now, "what": what, "detail": detail} for what, detail in first.items()]
+        tell(db, row, "case.opened", policy, now)
+        tell(db, row, "case.planned", policy, now, step=steps[row.payment_id])
+    if lines:
+        db.execute(insert_all(history, lines))
+    return {row.payment_id for row in opened}
+
+
+def _first_row(payment: FailedPayment, account: str | None, policy: Policy, now: datetime) -> dict[str, Any]:
+    """Return the case of a failed payment with its first step: until it is read, nothing else has a say in that."""
+    card, arm = asdict(payment.card), policy.experiment.arm_of(payment.customer_id)
+    step = next_step(Facts(payment, payment.card), policy.of(arm), now)
+    return {
         "payment_id": payment.payment_id,
         "account": account,
         "customer_id": payment.customer_id,
@@ -53,22 +85,16 @@ def open_case(db: Connection, payment: FailedPayment, account: str | None, polic
         "currency": payment.currency,
         "failed_at": payment.failed_at,
         "decline": asdict(payment.decline),
-        "failed_card": asdict(payment.card),
-        "card": asdict(payment.card),
+        "failed_card": card,
+        "card": card,
         "time_zone": payment.time_zone,
         "locale": payment.locale,
         "tenure_days": payment.tenure_days,
-        "arm": policy.experiment.arm_of(payment.customer_id),
-        "due_at": now,
+        "arm": arm,
+        "due_at": step.at,
+        "step": as_json(step),
+        "decline_class": class_of(step),
     }
-    statement = upsert(cases).values(row).on_conflict_do_nothing(index_elements=["payment_id"]).returning(cases.c.id)
-    opened = db.execute(statement).scalar()
-    if opened is None:
-        return int(db.execute(select(cases.c.id).where(cases.c.payment_id == payment.payment_id)).scalar_one())
-    record(db, opened, now, "opened", {"failed_at": utc_text(payment.failed_at)})
-    tell(db, lock(db, opened), "case.opened", policy, now)
-    plan(db, lock(db, opened), policy, now)
-    return int(opened)
 
 
 def lock(db: Connection, case_id: int, token: UUID | None = None) -> Row[Any]:
@@ -76,8 +102,7 @@ def lock(db: Connection, case_id: int, token: UUID | None = None) -> Row[Any]:
 
     Raises ``LeaseLost`` when another worker owns the case by now.
     """
-    held = cases.c.lease_token == token if token is not None else cases.c.id.is_not(None)
-    row = db.execute(select(cases).where(cases.c.id == case_id, held).with_for_update()).one_or_none()
+    row = db.execute(LOCK if token is None else LOCK_HELD, {"case": case_id, "token": token}).one_or_none()
     if row is None:
         raise LeaseLost(case_id)
     return row
@@ -87,102 +112,40 @@ class LeaseLost(Exception):
     """Another worker owns the case: this one writes nothing more."""
 
 
-def facts_of(db: Connection, row: Row[Any], now: datetime) -> Facts:
-    """Return everything the decision may look at, from the rows of one case, its card and its customer."""
-    card = Card(**row.card)
-    notices = select(outbox.c.at, outbox.c.case_id).distinct().where(outbox.c.kind == "notice")
-    contacts = db.execute(notices.where(outbox.c.customer_id == row.customer_id).order_by(outbox.c.at)).all()
-    return Facts(
-        payment=payment_of(row),
-        card=card,
-        card_entered_at=row.card_entered_at,
-        refreshed_at=row.refreshed_at if row.news == row.news_read else None,
-        attempts=_declined(db, row.id),
-        uses=uses_of(db, card.fingerprint, now),
-        card_due=_card_due(db, row, card.fingerprint),
-        contacted=tuple(c.at for c in contacts if c.case_id == row.id),
-        customer_contacts=tuple(c.at for c in contacts),
-        successes=_recovered(db, row.customer_id),
-        ended=row.ended,
-        paused=row.paused,
-        retried_elsewhere=row.retried_elsewhere,
-        asked_at=row.asked_at,
-    )
-
-
-def _card_due(db: Connection, row: Row[Any], fingerprint: str | None) -> tuple[datetime, ...]:
-    """Return when the older open cases of this card are to be charged; of two cases only one follows the other."""
-    if fingerprint is None:
-        return ()
-    same = cases.c.card["fingerprint"].astext == fingerprint, cases.c.closed_at.is_(None), cases.c.id < row.id
-    found = select(cases.c.due_at).where(*same, cases.c.step["step"].astext == "charge").order_by(cases.c.due_at)
-    return tuple(db.execute(found).scalars())
-
-
-def _recovered(db: Connection, customer_id: str) -> tuple[datetime, ...]:
-    """Return when the customer's latest cases were recovered, the oldest first: their money had come by then."""
-    mine = cases.c.customer_id == customer_id, cases.c.state == "recovered"
-    latest = select(cases.c.closed_at).where(*mine).order_by(cases.c.closed_at.desc()).limit(MOST_SUCCESSES)
-    return tuple(reversed(db.execute(latest).scalars().all()))
-
-
-def payment_of(row: Row[Any]) -> FailedPayment:
-    """Return the renewal that failed, as the case remembers it."""
-    return FailedPayment(
-        payment_id=row.payment_id,
-        customer_id=row.customer_id,
-        subscription_id=row.subscription_id,
-        amount_minor=row.amount_minor,
-        currency=row.currency,
-        failed_at=row.failed_at,
-        decline=Decline(**row.decline),
-        card=Card(**row.failed_card),
-        time_zone=row.time_zone,
-        locale=row.locale,
-        tenure_days=row.tenure_days,
-    )
-
-
-def _declined(db: Connection, case_id: int) -> tuple[PastAttempt, ...]:
-    """Return the charges that the bank refused, whoever made them; those of observe mode count as refused too."""
-    answered = attempts.c.case_id == case_id, attempts.c.state.in_(("declined", "observed", "foreign"))
-    rows = db.execute(select(attempts).where(*answered).order_by(attempts.c.at, attempts.c.number))
-    return tuple(PastAttempt(r.number, r.at, Card(**r.card), Decline(**r.decline)) for r in rows)
-
-
-def uses_of(db: Connection, fingerprint: str | None, now: datetime) -> tuple[datetime, ...]:
-    """Return the instants of every charge on a card in the last 30 days: ours, failed renewals, and others' refused.
-
-    A charge of which both an event and a reading or an answer told counts once, at the later instant.
-    """
-    if fingerprint is None:
-        return ()
-    charge = func.coalesce(attempts.c.charge_id, attempts.c.idempotency_key).label("charge")
-    sent = select(charge, attempts.c.at.label("at")).where(
-        attempts.c.fingerprint == fingerprint, attempts.c.at > now - MONTH, attempts.c.state != "not_executed"
-    )
-    renewed = select(func.coalesce(cases.c.failed_charge_id, cases.c.payment_id), cases.c.failed_at).where(
-        cases.c.failed_card["fingerprint"].astext == fingerprint, cases.c.failed_at > now - MONTH
-    )
-    used = union_all(sent, renewed).subquery()
-    return tuple(sorted(db.execute(select(func.max(used.c.at)).group_by(used.c.charge)).scalars()))
-
-
 def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
     """Decide the case again and write the answer down; a close that is due ends it here."""
-    facts, policy = facts_of(db, row, now), policy.of(row.arm)
+    policy = policy.of(row.arm)
+    if row.ended is not None and unresolved(db, row.id) is None:
+        facts = Facts(payment_of(row), Card(**row.card), ended=row.ended)  # of what is over nothing else matters
+    else:
+        facts = facts_of(db, row, now)
     step = next_step(facts, policy, now)
     if step.at <= now and isinstance(step, Close) and not unresolved(db, row.id):
         close(db, row, step, policy)
     else:
         told = as_json(step)
-        if told != row.step:
+        if kept(told) != row.step:
             record(db, row.id, now, "planned", told)
             tell(db, row, "case.planned", policy, now, step=told)
         state = "paused" if row.paused else "contacting" if facts.contacted else "silent"
-        planned = {"due_at": step.at, "step": told, "state": state, "decline_class": class_of(step)}
-        db.execute(update(cases).where(cases.c.id == row.id).values(planned))
+        planned = {"due_at": step.at, "step": kept(told), "state": state, "decline_class": class_of(step)}
+        if any(getattr(row, name) != value for name, value in planned.items()):
+            db.execute(CHANGE, {"case": row.id, **planned})
     return step
+
+
+def kept(told: dict[str, Any]) -> dict[str, Any]:
+    """Return a step as its case keeps it: why, its history tells; a digest of that shows whether it has changed."""
+    brief = {name: value for name, value in told.items() if name != "reasons"}
+    return {**brief, "why": f"{crc32(chr(10).join(told['reasons']).encode()):08x}"}
+
+
+def step_of(db: Connection, case_id: int) -> dict[str, Any] | None:
+    """Return the next step of a case with the reasons that its history tells; None when it has ended."""
+    mine = history.c.case_id == case_id, history.c.what == "planned"
+    told = select(history.c.detail["reasons"]).where(*mine).order_by(history.c.id.desc()).limit(1).scalar_subquery()
+    step, reasons = db.execute(select(cases.c.step, told).where(cases.c.id == case_id)).one()
+    return step and {**step, "reasons": reasons or []}
 
 
 def class_of(step: Step) -> str | None:
@@ -192,8 +155,7 @@ def class_of(step: Step) -> str | None:
 
 def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
     """Return the attempt whose outcome is not known yet, if there is one."""
-    open_ones = attempts.c.state.in_(UNRESOLVED)
-    return db.execute(select(attempts).where(attempts.c.case_id == case_id, open_ones)).one_or_none()
+    return db.execute(OPEN_ATTEMPT, {"case": case_id}).one_or_none()
 
 
 def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
@@ -208,7 +170,7 @@ def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
         "lease_until": None,
         "recovered_by": means_of(db, row, step.at) if step.outcome == "recovered" else None,
     }
-    db.execute(update(cases).where(cases.c.id == row.id).values(**ended))
+    db.execute(CHANGE, {"case": row.id, **ended})
     record(db, row.id, step.at, "closed", as_json(step))
     tell(db, row, f"case.{step.outcome}", policy, step.at, recovered_by=ended["recovered_by"])
     if step.outcome == "lost" and not _opened_in_time(db, row, policy):
@@ -312,8 +274,7 @@ def tell(db: Connection, row: Row[Any], name: str, policy: Policy, now: datetime
     """Tell the merchant's own systems what happened to a case, if the policy names that: ids and money, no person."""
     if name not in policy.of(row.arm).hooks:
         return
-    shown = ("payment_id", "account", "customer_id", "subscription_id", "amount_minor", "currency")
-    said = {"case_id": row.id, **{key: getattr(row, key) for key in shown}, **more}
+    said = {"case_id": row.id, **{key: getattr(row, key) for key in SHOWN}, **more}
     post(db, row, now, kind="hook", name=name, channel="hook", payload=said, due_at=now)
 
 
@@ -329,7 +290,7 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
         "card": asdict(chosen.card),
         "method_id": reading.method_id,
         "pay_with": chosen.method_id if chosen.method_id != (reading.method_id or "") else None,
-        "methods_seen": sorted({*row.methods_seen, *_ids(reading)}),
+        "methods_seen": sorted({*row.methods_seen, row.method_id, *_ids(reading)} - {None, reading.method_id}),
         "retried_elsewhere": row.retried_elsewhere if reading.ended else reading.retried_by_provider,
         "intent_id": reading.intent_id or row.intent_id,
         "card_entered_at": now if by_hand else row.card_entered_at,
@@ -346,12 +307,12 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
     asked = row.step is not None and row.step["step"] == "refresh"
     if asked or outcome != "unchanged":
         record(db, row.id, now, "refreshed", {"outcome": outcome, "by_hand": by_hand})
-    return db.execute(update(cases).where(cases.c.id == row.id).values(**found).returning(cases)).one()
+    return db.execute(CHANGED, {"case": row.id, **found}).one()
 
 
 def _chosen(db: Connection, row: Row[Any], reading: Reading, now: datetime) -> Stored:
     """Return the method to charge: the first that no bank has refused in this case, nor lately in any other."""
-    refused = [Card(**row.failed_card), *(each.card for each in _declined(db, row.id))]
+    refused = [Card(**row.failed_card), *(each.card for each in declined(db, row.id))]
     if row.refreshed_at is None:  # the event may not have shown the card
         refused.append(reading.charged)
     known = [card for card in refused if card != Card()]
@@ -444,19 +405,17 @@ def look_again(db: Connection, row: Row[Any], policy: Policy, now: datetime, **n
     plan(db, db.execute(told.returning(cases)).one(), policy, now)
 
 
-def take_over(db: Connection, case_id: int, hint: UUID, lease_seconds: float) -> UUID | None:
-    """Exchange the token of a hint for one of our own; None when the hint was used before, or is too old."""
-    token = uuid4()
-    lease = {"lease_token": token, "lease_until": lease_end(lease_seconds), "claims": cases.c.claims + 1}
-    mine = cases.c.id == case_id, cases.c.lease_token == hint
-    return token if db.execute(update(cases).where(*mine).values(**lease)).rowcount == 1 else None
+def take_over(db: Connection, case_id: int, hint: UUID, lease_seconds: float) -> Row[Any] | None:
+    """Exchange the token of a hint for one of our own; return the case, locked, or None: used before, or too old."""
+    lease = {"token": uuid4(), "lasts": timedelta(seconds=lease_seconds)}
+    return db.execute(TAKE_OVER, {"case": case_id, "hint": hint, **lease}).one_or_none()
 
 
-def let_go(db: Connection, case_id: int, token: UUID, not_before: datetime | None = None) -> None:
-    """Give the case back; after a failure not to be looked at before ``not_before``."""
+def let_go(db: Connection, case_id: int, token: UUID, due_at: Any = None) -> None:
+    """Give the case back, if it is ours still; it is looked at again at ``due_at``, or else as it is planned."""
     free: dict[str, Any] = {"lease_token": None, "lease_until": None, "claims": 0}
-    if not_before is not None:
-        free["due_at"] = func.greatest(cases.c.due_at, not_before)
+    if due_at is not None:
+        free["due_at"] = due_at
     db.execute(update(cases).where(cases.c.id == case_id, cases.c.lease_token == token).values(**free))
 
 
@@ -472,4 +431,19 @@ def retry(db: Connection, case_id: int, now: datetime) -> bool:
 
 def record(db: Connection, case_id: int, at: datetime, what: str, detail: dict[str, Any]) -> None:
     """Append one line to the history of a case."""
-    db.execute(insert(history).values(case_id=case_id, at=at, what=what, detail=detail))
+    db.execute(LINE, {"case_id": case_id, "at": at, "what": what, "detail": detail})
+
+
+# The statements of every attempt, built once: building one takes longer than running it.
+THIS = cases.c.id == bindparam("case")
+LOCK = select(cases).where(THIS).with_for_update()
+LOCK_HELD = select(cases).where(THIS, cases.c.lease_token == bindparam("token")).with_for_update()
+CHANGE = update(cases).where(THIS)
+CHANGED = CHANGE.returning(cases)
+TAKE_OVER = CHANGED.where(cases.c.lease_token == bindparam("hint")).values(
+    lease_token=bindparam("token"),
+    lease_until=MACHINE_NOW + bindparam("lasts", type_=Interval),
+    claims=cases.c.claims + 1,
+)
+OPEN_ATTEMPT = select(attempts).where(attempts.c.case_id == bindparam("case"), attempts.c.state.in_(UNRESOLVED))
+LINE = insert(history)

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Row, func, insert, select, update
+from sqlalchemy import Connection, Engine, Row, Text, bindparam, func, insert, select, update
 
-from schedules import Card, Charge, Close, Contact, Decline, Policy, Refresh, Step, Wait
+from schedules import Card, Charge, Contact, Decline, Policy, Step
 from worker import stops
 from worker.cases import (
+    CHANGED,
     LeaseLost,
     let_go,
     lock,
@@ -70,8 +71,16 @@ class Desk:
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """An act whose instant has come; ``news`` counts the events that were known when it was decided."""
+
+    act: str
+    news: int
+
+
+@dataclass(frozen=True, slots=True)
 class Held:
-    """A case under our lease."""
+    """A case under our lease, and what was due about it when it was taken."""
 
     case_id: int
     token: UUID
@@ -79,87 +88,79 @@ class Held:
     customer_id: str
     account: str | None
     arm: str
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A step whose instant has come; ``news`` counts the events that were known when it was decided."""
-
-    step: Step
-    news: int
+    due: Due | None = None
 
 
 def work(desk: Desk, case_id: int, hint: UUID) -> bool:
     """Do everything that is due about one case; False when the hint was used before or the lease is gone."""
-    held = _claim(desk, case_id, hint)
+    held = _take(desk, case_id, hint)
     if held is None:
         return False
     desk = replace(desk, policy=desk.policy.of(held.arm))
     try:
-        due = _first(desk, held)
+        due = held.due
         for _ in range(MOST_STEPS):
             if due is None:
-                break
-            due = _act(desk, held, due)
+                return True
+            due = ACTS[due.act](desk, held, due)
     except LeaseLost:
         return False
     except Exception as error:
         # What is refused needs a person; everything else may pass by itself.
         pause = SECOND_READ if isinstance(error, Refused) else ASK_AGAIN
-        _give_back(
-            desk, held, desk.now + pause, str(error) if isinstance(error, GatewayError) else type(error).__name__
-        )
+        _give_up(desk, held, desk.now + pause, str(error) if isinstance(error, GatewayError) else type(error).__name__)
         raise
-    _give_back(desk, held)
+    with desk.engine.begin() as db:
+        _leave(db, held)
     return True
 
 
-def _claim(desk: Desk, case_id: int, hint: UUID) -> Held | None:
+def _take(desk: Desk, case_id: int, hint: UUID) -> Held | None:
     with desk.engine.begin() as db:
-        token = take_over(db, case_id, hint, desk.lease_seconds)
-        if token is None:
+        row = take_over(db, case_id, hint, desk.lease_seconds)
+        if row is None:
             return None
-        row = lock(db, case_id, token)
-        return Held(case_id, token, row.payment_id, row.customer_id, row.account, row.arm)
+        held = Held(case_id, row.lease_token, row.payment_id, row.customer_id, row.account, row.arm)
+        return replace(held, due=_first(db, held, row, desk))
 
 
-def _give_back(desk: Desk, held: Held, not_before: datetime | None = None, error: str | None = None) -> None:
+def _first(db: Connection, held: Held, row: Row[Any], desk: Desk) -> Due | None:
+    """Return what is due; an attempt with an unknown outcome is settled before anything else is decided.
+
+    What was planned is not decided anew here: each act decides again, by what it has read.
+    """
+    if row.due_at > desk.now:
+        return _leave(db, held)
+    if unresolved(db, held.case_id) is not None:
+        return Due("settle", row.news)
+    planned = row.step["step"] if row.step else None
+    if planned == "charge" and _stopped(db, held, desk.now):
+        return None
+    if planned in ACTS:
+        return Due(planned, row.news)
+    return _next(db, held, row, replace(desk, policy=desk.policy.of(held.arm)))
+
+
+def _next(db: Connection, held: Held, row: Row[Any], desk: Desk) -> Due | None:
+    """Decide what comes next and write it down; return it when it is due at once, else give the case back."""
+    return _due(db, held, row, plan(db, row, desk.policy, desk.now), desk.now)
+
+
+def _due(db: Connection, held: Held, row: Row[Any], step: Step, now: datetime) -> Due | None:
+    act = type(step).__name__.lower()
+    return Due(act, row.news) if act in ACTS and step.at <= now else _leave(db, held)
+
+
+def _leave(db: Connection, held: Held, until: datetime | None = None) -> Due | None:
+    """Give the case back: nothing is due, or it is looked at again at ``until``, whatever its plan says."""
+    let_go(db, held.case_id, held.token, until)
+    return None
+
+
+def _give_up(desk: Desk, held: Held, not_before: datetime, error: str) -> None:
     with desk.engine.begin() as db:
-        let_go(db, held.case_id, held.token, not_before)
-        if error is not None:
-            record(db, held.case_id, desk.now, "failed", {"error": error})
-
-
-def _first(desk: Desk, held: Held) -> Due | None:
-    """Return what is due; an attempt with an unknown outcome is settled before anything else is decided."""
-    with desk.engine.begin() as db:
-        row = lock(db, held.case_id, held.token)
-        if row.due_at > desk.now:
-            return None
-        attempt = unresolved(db, held.case_id)
-        if attempt is None:
-            waits = row.step is not None and row.step["step"] == "charge" and _stopped(db, held, desk.now)
-            return None if waits else _next(db, row, desk)
-    return _reconcile(desk, held, attempt)
-
-
-def _next(db: Connection, row: Row[Any], desk: Desk) -> Due | None:
-    """Decide what comes next and write it down; return it when it is due at once."""
-    step = plan(db, row, desk.policy, desk.now)
-    return None if step.at > desk.now or isinstance(step, Close) else Due(step, row.news)
-
-
-def _act(desk: Desk, held: Held, due: Due) -> Due | None:
-    match due.step:
-        case Refresh():
-            return _refresh(desk, held, due)
-        case Charge():
-            return _charge(desk, held, due, due.step)
-        case Contact():
-            return _speak(desk, held, due.step)
-        case Wait() | Close():  # planning has written the one down and carried the other out
-            return None
-    assert_never(due.step)
+        let_go(db, held.case_id, held.token, func.greatest(cases.c.due_at, not_before))
+        record(db, held.case_id, desk.now, "failed", {"error": error})
 
 
 def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
@@ -168,7 +169,7 @@ def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
         reading = _stop_others(desk, held, reading)
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
-        return _next(db, row, desk)
+        return _next(db, held, row, desk)
 
 
 def _stop_others(desk: Desk, held: Held, reading: Reading) -> Reading:
@@ -179,41 +180,40 @@ def _stop_others(desk: Desk, held: Held, reading: Reading) -> Reading:
     return _read(desk, held)
 
 
-def _speak(desk: Desk, held: Held, step: Contact) -> Due | None:
+def _speak(desk: Desk, held: Held, _due_now: Due) -> Due | None:
     """Decide again while no other case of the customer can speak, then speak; only then is the cool-down certain."""
     with desk.engine.begin() as db:
         _one_at_a_time(db, held.customer_id)
         row = lock(db, held.case_id, held.token)
-        again = _next(db, row, desk)
-        if again is None or again.step != step:
-            return again
+        step = plan(db, row, desk.policy, desk.now)
+        if not isinstance(step, Contact) or step.at > desk.now:
+            return _due(db, held, row, step, desk.now)
         speak(db, row, step.notice, desk.policy, desk.now)
-        return _next(db, row, desk)
+        return _next(db, held, row, desk)
 
 
-def _charge(desk: Desk, held: Held, due: Due, step: Charge) -> Due | None:
+def _charge(desk: Desk, held: Held, due: Due) -> Due | None:
     """Read first; write the attempt down; call; settle."""
     reading = _stop_others(desk, held, _read(desk, held))
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         _one_at_a_time(db, row.card["fingerprint"])
-        again = _next(db, row, desk)
-        if again is None or again.step != step:
-            return again
+        step = plan(db, row, desk.policy, desk.now)
+        if not isinstance(step, Charge) or step.at > desk.now:
+            return _due(db, held, row, step, desk.now)
         if reading.in_flight and not (reading.waits_for_customer and Card(**row.card).differs(reading.charged)):
             record(db, held.case_id, desk.now, "held_back", {"why": "a payment is in flight"})
-            _postpone(db, held, desk.now + SECOND_READ)
-            return None
+            return _leave(db, held, desk.now + SECOND_READ)
         if _stopped(db, held, desk.now):
             return None
         attempt = _write_down(db, row, desk, step)
         if attempt.state == "observed":
-            return _next(db, row, desk)
+            return _next(db, held, row, desk)
     return _settle(desk, held, attempt, _pay(desk, held, attempt))
 
 
 def _stopped(db: Connection, held: Held, now: datetime) -> bool:
-    """Whether charging is stopped. The case then keeps its plan and is looked at again; its history tells once."""
+    """Whether charging is stopped. The case is given back then, and looked at again; its history tells once."""
     reason = stops.reason(db)
     if reason is None:
         return False
@@ -221,7 +221,7 @@ def _stopped(db: Connection, held: Held, now: datetime) -> bool:
     before = history.c.case_id == held.case_id, history.c.what == "held_back", history.c.detail == told
     if db.execute(select(history.c.id).where(*before).limit(1)).first() is None:
         record(db, held.case_id, now, "held_back", told)
-    _postpone(db, held, now + ASK_AGAIN)
+    _leave(db, held, now + ASK_AGAIN)
     return True
 
 
@@ -237,26 +237,20 @@ def _pay(desk: Desk, held: Held, attempt: Row[Any], *, again: bool = False) -> O
     return told
 
 
-def _postpone(db: Connection, held: Held, until: datetime) -> None:
-    """Look at an open case again at ``until``, whatever its plan says."""
-    mine = cases.c.id == held.case_id, cases.c.closed_at.is_(None)
-    db.execute(update(cases).where(*mine).values(due_at=until))
-
-
 def _one_at_a_time(db: Connection, shared: str | None) -> None:
     """Keep other cases of the same card or customer out: two never both take the last of a budget or a cool-down."""
     if shared is not None:
-        db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(shared, 0))))
+        db.execute(KEEP_OUT, {"shared": shared})
 
 
 def _write_down(db: Connection, row: Row[Any], desk: Desk, step: Charge) -> Row[Any]:
     """Insert the attempt with its key; it is committed before the request leaves."""
-    written = db.execute(select(func.count()).select_from(attempts).where(attempts.c.case_id == row.id)).scalar_one()
+    written = select(func.count() + 1).select_from(attempts).where(attempts.c.case_id == row.id).scalar_subquery()
     values = {
         "case_id": row.id,
         "payment_id": row.payment_id,
         "number": next_number(row.id),
-        "idempotency_key": new_key(db, row.payment_id, written + 1),
+        "idempotency_key": new_key(row.payment_id, written),
         "state": "sent" if desk.live else "observed",
         "at": desk.now,
         "card": row.card,
@@ -286,25 +280,17 @@ def _changed(row: Row[Any]) -> bool:
 def _settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> Due | None:
     """Record what the provider answered, and decide what comes next."""
     told = _as_attempt(outcome)
-    if told["state"] not in UNRESOLVED:
-        told["settled_at"] = MACHINE_NOW
     with desk.engine.begin() as db:
         row = lock(db, held.case_id, held.token)
-        db.execute(update(attempts).where(attempts.c.id == attempt.id).values(**told))
+        db.execute(ANSWERED if told["state"] in UNRESOLVED else SETTLED, {"attempt": attempt.id, **told})
         if isinstance(outcome, Paid):
-            row = db.execute(update(cases).where(cases.c.id == row.id).values(ended="paid").returning(cases)).one()
-        record(db, row.id, desk.now, "charged", {"attempt": attempt.number, **_told(told)})
-        due, pause = _next(db, row, desk), _pause(db, held, outcome)
-        if pause is not None:
-            _postpone(db, held, desk.now + pause)
-            due = None
+            row = db.execute(CHANGED, {"case": row.id, "ended": "paid"}).one()
+        record(db, row.id, desk.now, "charged", {"attempt": attempt.number, **told})
+        step, pause = plan(db, row, desk.policy, desk.now), _pause(db, held, outcome)
+        due = _due(db, held, row, step, desk.now) if pause is None else _leave(db, held, desk.now + pause)
         failpoint("before_record_commit", held.payment_id)
     failpoint("after_record_commit", held.payment_id)
     return due
-
-
-def _told(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key != "settled_at"}
 
 
 def _as_attempt(outcome: Outcome) -> dict[str, Any]:
@@ -333,8 +319,12 @@ def _pause(db: Connection, held: Held, outcome: Outcome) -> timedelta | None:
     return timedelta(minutes=min(2**times, 1440))
 
 
-def _reconcile(desk: Desk, held: Held, attempt: Row[Any]) -> Due | None:
+def _reconcile(desk: Desk, held: Held, _due_now: Due) -> Due | None:
     """Find out what became of an attempt: read; then the same key while it is young; never a blind charge."""
+    with desk.engine.connect() as db:
+        attempt = unresolved(db, held.case_id)
+    if attempt is None:
+        raise LeaseLost(held.case_id)
     reading = _read(desk, held)
     with desk.engine.connect() as db:
         age = db.execute(select(MACHINE_NOW)).scalar_one() - attempt.sent_at
@@ -365,5 +355,10 @@ def _key_too_old(desk: Desk, held: Held, attempt: Row[Any]) -> Due | None:
         lock(db, held.case_id, held.token)
         first = func.coalesce(attempts.c.read_at, desk.now)
         db.execute(update(attempts).where(attempts.c.id == attempt.id).values(read_at=first))
-        _postpone(db, held, desk.now + SECOND_READ)
-    return None
+        return _leave(db, held, desk.now + SECOND_READ)
+
+
+KEEP_OUT = select(func.pg_advisory_xact_lock(func.hashtextextended(bindparam("shared", type_=Text), 0)))
+ANSWERED = update(attempts).where(attempts.c.id == bindparam("attempt"))
+SETTLED = ANSWERED.values(settled_at=MACHINE_NOW)
+ACTS = {"refresh": _refresh, "charge": _charge, "contact": _speak, "settle": _reconcile}

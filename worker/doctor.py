@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, func, select, union_all
+from sqlalchemy import Engine, cast, func, select, union_all
+from sqlalchemy.dialects.postgresql import JSONB
 
 from schedules import Decline, Policy
 from schedules.declines import classify
 from worker import account, checks, stops, watch
 from worker.checks import Check, carefully
 from worker.clock import machine_now
-from worker.models import UNCERTAIN, attempts, cases, outbox
+from worker.models import DECLINE, UNCERTAIN, attempts, cases, outbox
 from worker.stripe_gateway import GatewayError, NoAccess, StripeGateway
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ def unknown_codes(engine: Engine, policy: Policy, now: datetime) -> list[Unknown
         attempts.c.at > now - LOOK_BACK, attempts.c.state.in_(("declined", "foreign")), attempts.c.case_id.is_not(None)
     )
     refused = union_all(renewed.where(cases.c.failed_at > now - LOOK_BACK), charged).subquery()
-    counted = select(refused.c.decline, refused.c.brand, func.count()).group_by(refused.c.decline, refused.c.brand)
+    decline = cast(refused.c.decline, JSONB)  # plain JSON is not comparable
+    counted = select(cast(decline, DECLINE), refused.c.brand, func.count()).group_by(decline, refused.c.brand)
     counts: Counter[str] = Counter()
     treated: dict[str, set[str]] = {}
     with engine.connect() as db:

@@ -21,7 +21,8 @@ def ingest(file: BinaryIO, as_json: bool) -> None:
     """Keep the Stripe events of FILE (- is standard input) and open their cases."""
     counts = eventfile.Counts()
     with installation(), progress("events", quiet=as_json) as step:
-        for number, _ in enumerate(eventfile.ingest(app.engine(), eventfile.read_values(file), counts), start=1):
+        values = eventfile.read_values(file)
+        for number, _ in enumerate(eventfile.ingest(app.engine(), app.policy(), app.now(), values, counts), start=1):
             step(number)
         while inbox.drain(app.engine(), app.policy(), app.now(), most=100):
             step(None)

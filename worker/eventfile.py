@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import chain
 from typing import Any, BinaryIO
 
 from sqlalchemy import Engine
 
-from worker.inbox import BadEvent, Event, keep, parse_event
+from schedules import Policy
+from worker.inbox import BadEvent, Event, parse_event, take_in
 
 BATCH = 500
-SPACE = re.compile(r"[\s,]*")
+SPACE, BETWEEN = re.compile(r"[\s,]*"), b" \t\r\n\v\f,"
+NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are none, as they are read
 # A list, or the API's list object around one; and its end, with what the object tells after its data.
 LIST = re.compile(r'\[|\{\s*(?:"(?:object|url|has_more)"\s*:\s*(?:"[^"]*"|true|false)\s*,\s*)*"data"\s*:\s*\[')
 LIST_END = re.compile(r'\](?:(?:\s*,\s*"\w+"\s*:\s*(?:"[^"]*"|[\w.+-]+))*\s*\})?')
@@ -33,7 +39,6 @@ class Found:
     line: int
     value: Any = field(default=None, repr=False)
     problem: str | None = None
-    end: int = 0
 
 
 @dataclass(slots=True)
@@ -57,44 +62,41 @@ class Counts:
 
 
 def read_values(source: BinaryIO) -> Iterator[Found]:
-    """Yield every value of a file in order; bytes that are not UTF-8 spoil only the value they stand in."""
-    text = source.read().decode("utf-8-sig", errors="surrogateescape")
-    start = SPACE.match(text).end()  # type: ignore[union-attr]  # the pattern matches the empty text too
-    first = text[start:].split("\n", 1)[0]
-    if _is_line(first):
-        yield from _lines(text)
+    """Yield every value of a file in order; bytes that are not UTF-8 spoil only the value they stand in.
+
+    Of a file with one object in each line no more than a line is held in memory.
+    """
+    head = [source.readline().removeprefix(BOM_UTF8)]
+    while not head[-1].strip(BETWEEN) and (line := source.readline()):
+        head.append(line)
+    if _is_line(head[-1]):
+        yield from _lines(chain(head, source))
     else:
-        yield from _document(text)
+        yield from _document((b"".join(head) + source.read()).decode(errors="surrogateescape"))
 
 
-def _is_line(first: str) -> bool:
+def _is_line(first: bytes) -> bool:
     """Say whether the first line is one whole object by itself that is not a list of events."""
     try:
-        value = json.loads(first)
+        value = json.loads(first.decode(errors="replace"))
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and value.get("object") != "list"
 
 
-def _lines(text: str) -> Iterator[Found]:
-    position = 0
-    for number, line in enumerate(text.split("\n"), start=1):
-        position += len(line) + 1
-        if line.strip():
-            yield _decode_line(number, line, position)
+def _lines(lines: Iterable[bytes]) -> Iterator[Found]:
+    for number, line in enumerate(lines, start=1):
+        if not line.isspace():
+            yield _decode_line(number, line)
 
 
-def _decode_line(number: int, line: str, end: int) -> Found:
+def _decode_line(number: int, line: bytes) -> Found:
     try:
-        return _checked(Found(number, json.loads(line), end=end), line)
+        return Found(number, json.loads(line.decode()))
+    except UnicodeDecodeError:
+        return Found(number, problem="not UTF-8")
     except (ValueError, RecursionError) as error:
-        return Found(number, problem=f"not JSON: {_reason(error)}", end=end)
-
-
-def _checked(found: Found, raw: str) -> Found:
-    if any("\udc80" <= c <= "\udcff" for c in raw) and not raw.isascii():
-        return Found(found.line, problem="not UTF-8", end=found.end)
-    return found
+        return Found(number, problem=f"not JSON: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
@@ -114,7 +116,7 @@ def _document(text: str) -> Iterator[Found]:
         yield found
     whole = found is None or found.problem is None
     if within and whole:
-        yield Found(line + text.count("\n", counted), problem="truncated: the list does not end", end=len(text))
+        yield Found(line + text.count("\n", counted), problem="truncated: the list does not end")
     elif not counted and found is None:
         yield Found(1, problem="the file is empty")
 
@@ -126,21 +128,31 @@ def _decode_at(text: str, position: int, line: int) -> tuple[Found, int]:
         found = Found(line, problem=f"not JSON: {_reason(error)}")
         again = NEXT_EVENT.search(text, position + 1)
         return found, again.end() if again else len(text)
-    return _checked(Found(line, value, end=end), text[position:end]), end
+    spoilt = NOT_UTF8.search(text, position, end)
+    return Found(line, value, problem="not UTF-8" if spoilt else None), end
 
 
-def ingest(engine: Engine, values: Iterable[Found], counts: Counts) -> Iterator[Found]:
-    """Keep the events among ``values``, counting in ``counts``; yields each value when it has been looked at."""
+def ingest(engine: Engine, policy: Policy, now: datetime, values: Iterable[Found], counts: Counts) -> Iterator[Found]:
+    """Take in the events among ``values``, counting in ``counts``; yields each value when it has been looked at.
+
+    While the database writes one batch, the next one is read.
+    """
     batch: list[Event] = []
-    for found in values:
-        event = _event(found, counts)
-        if event is not None:
-            batch.append(event)
-        if len(batch) >= BATCH:
-            _keep(engine, batch, counts)
-            batch = []
-        yield found
-    _keep(engine, batch, counts)
+    written: Future[None] | None = None
+    with ThreadPoolExecutor(max_workers=1) as writer:
+        for found in values:
+            event = _event(found, counts)
+            if event is not None:
+                batch.append(event)
+            if len(batch) >= BATCH:
+                if written is not None:
+                    written.result()
+                written = writer.submit(_take_in, engine, batch, counts, policy, now)
+                batch = []
+            yield found
+        if written is not None:
+            written.result()
+    _take_in(engine, batch, counts, policy, now)
 
 
 def _event(found: Found, counts: Counts) -> Event | None:
@@ -160,9 +172,8 @@ def _event(found: Found, counts: Counts) -> Event | None:
     return event
 
 
-def _keep(engine: Engine, batch: list[Event], counts: Counts) -> None:
-    once = {event.id: event for event in batch}
+def _take_in(engine: Engine, batch: list[Event], counts: Counts, policy: Policy, now: datetime) -> None:
     with engine.begin() as db:
-        new = keep(db, list(once.values()))
+        new = take_in(db, batch, policy, now)
     counts.new += len(new)
     counts.duplicate += len(batch) - len(new)

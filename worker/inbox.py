@@ -6,18 +6,19 @@ payload alone, so neither order nor repetition of events matters.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from babel.numbers import list_currencies
-from sqlalchemy import Connection, Engine, Row, false, func, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ARRAY, Connection, Engine, Row, Text, and_, any_, false, func, literal, or_, select, update
 
 from schedules import Card, Decline, FailedPayment, Policy
 from worker import stops
-from worker.cases import keep_foreign, look_again, open_case, record
+from worker.bulk import insert_all
+from worker.cases import keep_foreign, look_again, open_case, open_cases, record
 from worker.failpoints import failpoint
 from worker.keys import is_lost, key_of
 from worker.logs import about, redact
@@ -31,7 +32,6 @@ EARLIEST, LATEST = datetime(2011, 1, 1, tzinfo=UTC).timestamp(), datetime(2200, 
 LARGEST_MINOR = 2**53
 LONGEST_TEXT = 255  # Stripe promises no more of an id; an index of PostgreSQL takes 2,700 bytes
 NUMBERS = ("exp_month", "exp_year")
-DEEPEST = 50  # levels of an event; what writes it down calls itself for each
 
 ONE_OFF = "payment_intent."
 FAILED = ("invoice.payment_failed", "invoice.payment_action_required", "payment_intent.payment_failed")
@@ -88,6 +88,7 @@ class Event:
     account: str | None
     created: datetime
     payload: Mapping[str, Any] = field(repr=False)
+    payment: FailedPayment | None = field(default=None, repr=False)  # that failed, of which it tells
 
     @property
     def ours(self) -> bool:
@@ -127,20 +128,29 @@ def parse_event(value: Any) -> Event:
     if not isinstance(value["data"].get("object"), dict):
         msg = "event without a valid 'data.object'"
         raise BadEvent(msg)
-    account = value.get("account") if isinstance(value.get("account"), str) else None
+    account = None if value.get("account") is None else _text(value, "account", "event")
     event = Event(value["id"], value["type"], account, _instant(value["created"], "created"), value)
-    if event.ours:
-        _check_storable(value)
-        event = replace(event, payload=impersonal(value))  # before its fields are checked: so it is stored and handled
-        _check_fields(event)
+    if not event.ours:
+        return event
+    event = replace(event, payload=_stored(value))  # before its fields are checked: so it is handled
+    if event.type in FAILED:
+        return replace(event, payment=failed_payment(event))
+    _check_fields(event)
     return event
+
+
+def _stored(value: dict[str, Any]) -> dict[str, Any]:
+    """Return what is stored of an event."""
+    try:
+        told: dict[str, Any] = impersonal(value)
+    except ValueError as error:
+        raise BadEvent(str(error)) from None
+    return told
 
 
 def _check_fields(event: Event) -> None:
     """Raise ``BadEvent`` naming a field that handling needs and that is missing or wrong."""
-    if event.type in FAILED:
-        failed_payment(event)
-    elif event.type == REFUSED:
+    if event.type == REFUSED:
         failed_charge(event)
     elif event.type in ENDED:
         _text(event.subject, "id", _named(event))
@@ -186,26 +196,6 @@ def _text(holder: Mapping[str, Any], key: str, where: str) -> str:
     return found
 
 
-def _check_storable(value: Any) -> None:
-    """PostgreSQL's JSON takes neither NUL characters, lone surrogates nor numbers that are not finite."""
-    stack = [(value, 1)]
-    while stack:
-        item, level = stack.pop()
-        if level > DEEPEST:
-            msg = f"nested deeper than {DEEPEST} levels"
-            raise BadEvent(msg)
-        if isinstance(item, dict):
-            stack += [(each, level + 1) for each in (*item.keys(), *item.values())]
-        elif isinstance(item, list):
-            stack += [(each, level + 1) for each in item]
-        elif isinstance(item, float) and item - item != 0:
-            msg = "contains a number that is not finite"
-            raise BadEvent(msg)
-        elif isinstance(item, str) and ("\x00" in item or any("\ud800" <= c <= "\udfff" for c in item)):
-            msg = "contains characters that are not valid UTF-8 text"
-            raise BadEvent(msg)
-
-
 def failed_payment(event: Event) -> FailedPayment:
     """Return the failed payment of an event: an intent or an invoice of either shape (before and after API 2025-03-31).
 
@@ -235,7 +225,8 @@ def failed_payment(event: Event) -> FailedPayment:
 def _check_types(*evidence: Card | Decline) -> None:
     """Months and years are numbers, all else in a card and a decline is text, if it is there."""
     for fact in evidence:
-        for name, value in asdict(fact).items():
+        for name in fact.__slots__:
+            value = getattr(fact, name)
             fits = type(value) is int if name in NUMBERS else isinstance(value, str) and len(value) <= LONGEST_TEXT
             if value is not None and not fits:
                 msg = f"{type(fact).__name__.lower()} without a valid {name!r}"
@@ -275,24 +266,72 @@ def _subscription_id(invoice: Mapping[str, Any]) -> str | None:
     return _text(holder, "subscription", "invoice") if holder.get("subscription") else None
 
 
-def keep(db: Connection, batch: list[Event]) -> set[str]:
-    """Store events that are not known yet; return the ids that were new. The caller commits."""
-    rows = [{"id": e.id, "type": e.type, "account": e.account, "payload": dict(e.payload)} for e in batch]
+def keep(db: Connection, batch: list[Event], **state: Any) -> set[str]:
+    """Store events that are not known yet, in this state; return the ids that were new. The caller commits."""
+    ordered = sorted(batch, key=lambda event: event.id)  # so that two who store the same events never deadlock
+    rows = [{"id": e.id, "type": e.type, "account": e.account, "payload": dict(e.payload)} for e in ordered]
     if not rows:
         return set()
-    statement = upsert(events).values(rows).on_conflict_do_nothing().returning(events.c.id)
-    return set(db.execute(statement).scalars())
+    return set(db.execute(insert_all(events, rows, **state).on_conflict_do_nothing().returning(events.c.id)).scalars())
+
+
+def take_in(db: Connection, batch: list[Event], policy: Policy, now: datetime) -> set[str]:
+    """Store new events, those that open a case as handled already; return the ids that were new. The caller commits."""
+    once = {event.id: event for event in batch}
+    for known in db.execute(select(events.c.id).where(_one_of(once))).scalars():
+        del once[known]
+    handled = _open_failed(db, list(once.values()), policy, now)
+    done = keep(db, [once.pop(name) for name in handled], handled_at=MACHINE_NOW, tries=literal(1))
+    return done | keep(db, list(once.values()))
+
+
+def _one_of(ids: Iterable[str]) -> Any:
+    return events.c.id == any_(literal(list(ids), ARRAY(Text)))
 
 
 def drain(engine: Engine, policy: Policy, now: datetime, most: int = 1000) -> int:
-    """Handle up to ``most`` waiting events, each in a transaction of its own; return how many were taken.
+    """Handle up to ``most`` waiting events; return how many were taken.
 
-    A failing event is kept with its error, tried again later a few times, and holds up no other.
+    Those that open a case are handled together, all others in a transaction of their own. A failing event is kept with
+    its error, tried again later a few times, and holds up no other.
     """
-    for taken in range(most):
+    for taken in range(_handle_failed(engine, policy, now, most), most):
         if not _handle_next(engine, policy, now):
             return taken
     return most
+
+
+def _handle_failed(engine: Engine, policy: Policy, now: datetime, most: int) -> int:
+    """Open the cases of waiting events in one transaction; return how many events were handled by that."""
+    new = events.c.handled_at.is_(None), events.c.tries == 0, events.c.type.in_(FAILED)
+    oldest = select(events.c.payload).where(*new).order_by(events.c.received_at, events.c.id).limit(most)
+    with engine.begin() as db:
+        found = []
+        for payload in db.execute(oldest.with_for_update(skip_locked=True)).scalars():
+            with suppress(Exception):  # whatever it is, that event is found again by itself, and kept with its error
+                found.append(parse_event(payload))
+        handled = _open_failed(db, found, policy, now)
+        if handled:
+            db.execute(update(events).where(_one_of(handled)).values(handled_at=MACHINE_NOW, tries=1))
+            failpoint("before_event_commit")
+    return len(handled)
+
+
+def _open_failed(db: Connection, batch: list[Event], policy: Policy, now: datetime) -> set[str]:
+    """Open the cases of payments that failed and have none, all or none; return the ids of the events that told.
+
+    What else events may ask for is looked at one by one: charges of ours, and payments that have a case.
+    """
+    told = [(event, event.payment) for event in reversed(batch) if not _made_by_us(event)]
+    first = {payment.payment_id: (event.id, payment, event.account) for event, payment in told if payment}
+    if not first:
+        return set()
+    try:
+        with db.begin_nested():
+            opened = open_cases(db, [each[1:] for each in first.values()], policy, now)
+    except Exception:  # noqa: BLE001 - one of them does not fit, and none shall suffer: each is handled by itself
+        return set()
+    return {first[payment_id][0] for payment_id in opened}
 
 
 def _handle_next(engine: Engine, policy: Policy, now: datetime) -> bool:
@@ -352,7 +391,7 @@ def _taken_back(db: Connection, event: Event, now: datetime) -> None:
 
 def _failed(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
     """A payment failed: open its case. For a known case only a charge that we did not make is news."""
-    payment = failed_payment(event)
+    payment = event.payment or failed_payment(event)
     known = _open(db, cases.c.payment_id == payment.payment_id)
     if not known:
         open_case(db, payment, event.account, policy, now)
@@ -387,7 +426,8 @@ def _concerns(event: Event) -> Any:
     if kind.startswith("invoice."):
         return _is(cases.c.payment_id, subject.get("id"))
     if kind.startswith("customer.subscription."):
-        return _is(cases.c.subscription_id, subject.get("id"))
+        whose = _is(cases.c.customer_id, subject.get("customer"))  # the fewer indexes, the smaller a waiting case
+        return and_(whose, _is(cases.c.subscription_id, subject.get("id")))
     if kind == "customer.updated":
         return _is(cases.c.customer_id, subject.get("id"))
     if kind == "mandate.updated":

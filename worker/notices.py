@@ -18,7 +18,8 @@ from schedules.decide import may_speak
 from schedules.places import place_of
 from schedules.steps import utc_text
 from worker.bounces import came_back
-from worker.cases import LeaseLost, facts_of, record
+from worker.cases import LeaseLost, record
+from worker.facts import facts_of
 from worker.failpoints import failpoint
 from worker.hooks import DUE, HookError, HookGone, notice_due
 from worker.leases import lease_end

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
 WHOSE = ("", "billing_", "business_", "cardholder_", "customer_", "individual_", "payer_", "shipping_", "verified_")
@@ -36,21 +35,38 @@ PERSONAL = frozenset(f"{whose}{what}" for whose in WHOSE for what in WHAT) | {
 MARK = "dunning"  # the one key of metadata that is read
 # Ids, codes and versions. Sentences, addresses and links to pages are none.
 CODE = re.compile(r"[\w.:-]{1,255}", re.ASCII)
+IS_CODE = CODE.fullmatch
+PLAIN, NESTED = frozenset((int, bool, type(None))), frozenset((dict, list))
+DEEPEST = 50  # levels of a payload; what writes it down calls itself for each
 
 
-def impersonal(value: Any) -> Any:
+def impersonal(value: Any, levels: int = DEEPEST) -> Any:
     """Return a payload without what is personal: by the name of its field, or because its text is no id and no code.
 
-    What is left out is read from the provider when it is needed.
+    What is left out is read from the provider when it is needed. Raises ``ValueError`` for what no database takes:
+    values within each other on more than so many levels, and numbers that are not finite.
     """
-    if isinstance(value, Mapping):
-        return {key: _field(key, item) for key, item in value.items() if CODE.fullmatch(key)}
-    if isinstance(value, list):
-        return [impersonal(item) for item in value]
-    return None if isinstance(value, str) and not CODE.fullmatch(value) else value
+    kind = type(value)
+    if kind is str:
+        return value if IS_CODE(value) else None
+    if kind in NESTED and not levels:
+        msg = f"nested deeper than {DEEPEST} levels"
+        raise ValueError(msg)
+    if kind is dict:
+        return {key: _field(key, item, levels - 1) for key, item in value.items() if IS_CODE(key)}
+    if kind is list:
+        return [impersonal(item, levels - 1) for item in value]
+    if kind is float and value - value != 0:
+        msg = "contains a number that is not finite"
+        raise ValueError(msg)
+    return value
 
 
-def _field(key: str, item: Any) -> Any:
+def _field(key: str, item: Any, levels: int) -> Any:
+    if key in PERSONAL:
+        return None
+    if type(item) in PLAIN:  # as most are: they say nothing of a person
+        return item
     if key == "metadata":
-        return {MARK: impersonal(item[MARK])} if isinstance(item, Mapping) and MARK in item else {}
-    return None if key in PERSONAL else impersonal(item)
+        return {MARK: impersonal(item[MARK], levels)} if isinstance(item, dict) and MARK in item else {}
+    return impersonal(item, levels)

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, exi
 
 from schedules import Charge, Close, Policy, Step
 from schedules.steps import as_json
-from worker.cases import close, plan, record, retry, unresolved
+from worker.cases import close, plan, record, retry, step_of, unresolved
 from worker.logs import about
 from worker.models import MACHINE_NOW, OPEN_STATES, UNRESOLVED, attempts, cases
 
@@ -135,8 +135,7 @@ def _one(db: Connection, wish: Wish, name: str) -> Verdict:
         return Verdict(name, row.id, row.payment_id, done=False, why=f"it has ended: {row.state}")
     with about(case_id=row.id):
         done, why = ACTS[wish.name](db, row, wish)
-    after = db.execute(select(cases.c.step).where(cases.c.id == row.id)).scalar_one()
-    return Verdict(name, row.id, row.payment_id, done=done, why=why, step=after)
+    return Verdict(name, row.id, row.payment_id, done=done, why=why, step=step_of(db, row.id))
 
 
 def _pause(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:

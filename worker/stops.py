@@ -17,6 +17,8 @@ from worker.models import stops
 
 OPERATOR, RESTORED = "operator", "restored"
 DOOR = func.hashtextextended("dunning stops", 0)
+HOLD_OPEN = select(func.pg_advisory_xact_lock_shared(DOOR))
+IN_FORCE = select(stops).order_by(stops.c.at, stops.c.name)
 
 
 def stop(engine: Engine, name: str, reason: str, now: datetime) -> bool:
@@ -41,7 +43,7 @@ def lift(db: Connection, name: str) -> bool:
 
 def in_force(db: Connection) -> list[Row[Any]]:
     """Return the stops, the oldest first."""
-    return list(db.execute(select(stops).order_by(stops.c.at, stops.c.name)))
+    return list(db.execute(IN_FORCE))
 
 
 def shown(db: Connection) -> list[dict[str, str]]:
@@ -51,5 +53,5 @@ def shown(db: Connection) -> list[dict[str, str]]:
 
 def reason(db: Connection) -> str | None:
     """Return why nothing is charged, or None; then nobody can stop it unseen before the transaction ends."""
-    db.execute(select(func.pg_advisory_xact_lock_shared(DOOR)))
+    db.execute(HOLD_OPEN)
     return "; ".join(f"{each.name}, {each.reason}" for each in in_force(db)) or None

@@ -11,9 +11,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, Table, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Executable,
+    Integer,
+    Row,
+    Select,
+    Subquery,
+    Table,
+    bindparam,
+    func,
+    select,
+    true,
+    update,
+)
 
 from worker import restored, stops
 from worker.cases import record
@@ -22,7 +36,7 @@ from worker.failpoints import failpoint
 from worker.hooks import BY_WEBHOOK
 from worker.inbox import drain
 from worker.leases import claim_due
-from worker.models import MACHINE_NOW, cases, outbox
+from worker.models import INSTANT, MACHINE_NOW, cases, outbox
 
 # A hint waits for a worker so long, as a share of the lease that the worker takes then: what is lost with the queue is
 # found again after it.
@@ -42,6 +56,7 @@ class Swept:
     events: int
     cases: int
     messages: int
+    full: bool = False  # so many cases were taken that others may be due too
 
 
 def tick(desk: Desk, send: Send) -> Swept:
@@ -57,7 +72,7 @@ def tick(desk: Desk, send: Send) -> Swept:
         send("dunning.work", case_id, token)
     for message_id, token in messages:
         send("dunning.deliver", message_id, token)
-    return Swept(handled, len(due), len(messages) + tell(desk, send))
+    return Swept(handled, len(due), len(messages) + tell(desk, send), full=len(due) >= _most(desk) / 2)
 
 
 def tell(desk: Desk, send: Send) -> int:
@@ -65,14 +80,14 @@ def tell(desk: Desk, send: Send) -> int:
 
     Whoever is done with one calls this too, so a restore has to be asked about here as well.
     """
-    by_webhook = outbox.c.channel.in_(BY_WEBHOOK)
-    held = select(func.count()).where(by_webhook, outbox.c.lease_until >= MACHINE_NOW)
     with desk.engine.begin() as db:
+        if not _seen(db, WEBHOOKS, desk).due:
+            return 0
         db.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("webhooks", 0))))
         if any(each.name == stops.RESTORED for each in stops.in_force(db)):
             return 0
-        free = max(AT_ONCE - db.execute(held).scalar_one(), 0)
-        taken = claim_due(db, outbox, desk.now, free, patience(desk), by_webhook)
+        free = max(AT_ONCE - _seen(db, WEBHOOKS, desk).held, 0)
+        taken = claim_due(db, outbox, desk.now, free, patience(desk), BY_HOOK)
     for message_id, token in taken:
         send("dunning.tell", message_id, token)
     return len(taken)
@@ -80,12 +95,11 @@ def tell(desk: Desk, send: Send) -> int:
 
 def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
-        _quarantine(db, desk.now)
-        free = cases.c.quarantined_at.is_(None)
-        room = _room(db, cases, desk)
-        taken = claim_due(db, cases, desk.now, room, patience(desk), free, cases.c.claims < SUSPECT)
-        if _nobody_is_alone(db):
-            taken += claim_due(db, cases, desk.now, 1, patience(desk), free, cases.c.claims >= SUSPECT)
+        seen = _seen(db, CASES, desk)
+        taken = _claim(db, cases, desk, seen, FREE, SOUND)
+        if seen.suspects:
+            _quarantine(db, desk)
+            taken += _claim_suspect(db, desk)
         failpoint("before_claim_commit")
     failpoint("after_claim_commit")
     return taken
@@ -93,8 +107,7 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
 
 def _claim_messages(desk: Desk) -> list[tuple[int, str]]:
     with desk.engine.begin() as db:
-        room = _room(db, outbox, desk)
-        return claim_due(db, outbox, desk.now, room, patience(desk), outbox.c.channel.not_in(BY_WEBHOOK))
+        return _claim(db, outbox, desk, _seen(db, MESSAGES, desk), ~BY_HOOK)
 
 
 def patience(desk: Desk) -> float:
@@ -102,25 +115,65 @@ def patience(desk: Desk) -> float:
     return PATIENCE * desk.lease_seconds
 
 
-def _room(db: Connection, table: Table, desk: Desk) -> int:
-    """Return how many more rows can be claimed before the last of them would wait in the queue until it is worthless.
+def _claim(
+    db: Connection, table: Table, desk: Desk, seen: Row[Any], *which: ColumnElement[bool]
+) -> list[tuple[int, str]]:
+    """Claim as many rows as there is room for until the last of them would wait in the queue until it is worthless.
 
     Beyond that workers would be busy with hints that are worth nothing any more, and the later the more.
     """
-    held = select(func.count()).where(table.c.lease_until >= MACHINE_NOW)
-    return max(int(A_SECOND * patience(desk)) - int(db.execute(held).scalar_one()), 0)
+    room = _most(desk) - seen.held if seen.due > seen.held else 0
+    return claim_due(db, table, desk.now, room, patience(desk), *which) if room > 0 else []
 
 
-def _quarantine(db: Connection, now: datetime) -> None:
+def _most(desk: Desk) -> int:
+    """Return how many rows of a table are under way at most."""
+    return int(A_SECOND * patience(desk))
+
+
+def _seen(db: Connection, look: Executable, desk: Desk) -> Row[Any]:
+    return db.execute(look, {"now": desk.now, "most": _most(desk)}).one()
+
+
+def _quarantine(db: Connection, desk: Desk) -> None:
     """Set aside what was claimed three times in a row and never given back."""
-    lost = cases.c.lease_token.is_not(None), cases.c.lease_until < MACHINE_NOW, cases.c.claims > SUSPECT
+    lost = cases.c.due_at <= desk.now, cases.c.lease_until < MACHINE_NOW, cases.c.claims > SUSPECT
     aside = {"quarantined_at": MACHINE_NOW, "lease_token": None, "lease_until": None}
     for row in db.execute(update(cases).where(*lost).values(aside).returning(cases.c.id, cases.c.claims)):
-        record(db, row.id, now, "quarantined", {"crashes": row.claims})
+        record(db, row.id, desk.now, "quarantined", {"crashes": row.claims})
 
 
-def _nobody_is_alone(db: Connection) -> bool:
-    """Whether the place of the one suspect that is worked on is free, and ours until the transaction ends."""
+def _claim_suspect(db: Connection, desk: Desk) -> list[tuple[int, str]]:
+    """Claim one suspect unless one is worked on; nobody else does until we commit."""
     ours = select(func.pg_try_advisory_xact_lock(func.hashtextextended("suspects", 0)))
-    held = select(cases.c.id).where(cases.c.lease_until >= MACHINE_NOW, cases.c.claims >= SUSPECT)
-    return bool(db.execute(ours).scalar()) and db.execute(held.limit(1)).first() is None
+    if not db.execute(ours).scalar() or _seen(db, SUSPECTS, desk).held:
+        return []
+    return claim_due(db, cases, desk.now, 1, patience(desk), FREE, ~SOUND)
+
+
+# The looks, built once. Leases have no index of their own: so a claim stays within the page of its row and touches no
+# index. What is held is among the oldest that are due, so no more of them are read than may be under way.
+
+
+def _front(table: Table, *which: ColumnElement[bool]) -> Subquery:
+    told = (table.c[name] for name in ("lease_until", "claims") if name in table.c)
+    oldest = select(*told).where(table.c.due_at <= bindparam("now", type_=INSTANT), *which)
+    return oldest.order_by(table.c.due_at, table.c.id).limit(bindparam("most", type_=Integer)).subquery()
+
+
+def _counted(front: Subquery, *which: ColumnElement[bool]) -> Select[int, int]:
+    held = func.count().filter(front.c.lease_until >= MACHINE_NOW)
+    return select(func.count().label("due"), held.label("held")).select_from(front).where(*which)
+
+
+def _of_cases() -> tuple[Executable, Executable]:
+    """Return the look at all cases, and the look at suspects alone."""
+    front = _front(cases, FREE)
+    suspects = _counted(front, front.c.claims >= SUSPECT)
+    sound, others = _counted(_front(cases, FREE, SOUND)).subquery(), suspects.subquery()
+    return select(*sound.c, others.c.due.label("suspects")).select_from(sound.join(others, true())), suspects
+
+
+FREE, SOUND, BY_HOOK = cases.c.quarantined_at.is_(None), cases.c.claims < SUSPECT, outbox.c.channel.in_(BY_WEBHOOK)
+CASES, SUSPECTS = _of_cases()
+MESSAGES, WEBHOOKS = _counted(_front(outbox, ~BY_HOOK)), _counted(_front(outbox, BY_HOOK))

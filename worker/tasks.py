@@ -69,6 +69,8 @@ def _swept() -> sweep.Swept:
     found = sweep.tick(desk(), send)
     if found != sweep.Swept(0, 0, 0):
         log.info("tick", events=found.events, cases=found.cases, messages=found.messages)
+    if found.full:  # behind the hints in the queue: workers that come to their end find the next ones
+        celery_app.send_task("dunning.tick")
     return found
 
 

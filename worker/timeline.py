@@ -11,7 +11,8 @@ from sqlalchemy import Connection, Row, select, text
 
 from schedules import Card, Facts, Policy, next_step
 from schedules.steps import as_json, utc_text
-from worker.cases import facts_of
+from worker.cases import step_of
+from worker.facts import facts_of
 from worker.models import OF_CUSTOMER, attempts, events, history, outbox
 
 SAME = ("charged", "delivered")  # an attempt and a message tell it better
@@ -22,7 +23,7 @@ def of_case(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> dic
     lines = db.execute(select(history).where(history.c.case_id == row.id).order_by(history.c.id))
     told = [{"at": utc_text(line.at), "what": line.what, "detail": line.detail} for line in lines]
     changes = [] if row.closed_at else list(_changes(facts_of(db, row, now), policy.of(row.arm), now))
-    return {"step": row.step, "history": told, "events": list(_events(db, row)), "would_change": changes}
+    return {"step": step_of(db, row.id), "history": told, "events": list(_events(db, row)), "would_change": changes}
 
 
 def lines(db: Connection, row: Row[Any], told: list[dict[str, Any]]) -> list[dict[str, Any]]:

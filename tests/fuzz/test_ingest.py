@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
+from schedules import Policy
 from tests.fuzz.hostile import CANARY, FUZZ, events, handle_all
+from tests.worker.builders import START
 from worker.eventfile import Counts, ingest, read_values
 
 FORMS: dict[str, Callable[[list[bytes]], bytes]] = {
@@ -31,7 +33,8 @@ def test_no_file_makes_ingest_fail(
     @given(st.lists(events(), max_size=3), st.sampled_from(sorted(FORMS)))
     def take(values: list[bytes], form: str) -> None:
         counts = Counts()
-        found = list(ingest(engine, read_values(io.BytesIO(FORMS[form](values))), counts))
+        read = read_values(io.BytesIO(FORMS[form](values)))
+        found = list(ingest(engine, Policy.default(), START, read, counts))
         assert len(found) == counts.new + counts.duplicate + counts.ignored + len(counts.rejected)
         assert CANARY not in str(counts.as_json())
         if counts.new:

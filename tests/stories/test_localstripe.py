@@ -36,7 +36,7 @@ class Installation:
         """Take in an events file as a merchant would export it."""
         counts = Counts()
         file = io.BytesIO(json.dumps({"object": "list", "data": list(events)}).encode())
-        for _ in ingest(self.engine, read_values(file), counts):
+        for _ in ingest(self.engine, Policy.default(), self.now, read_values(file), counts):
             pass
         assert not counts.rejected
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, Row, Text, cast, insert, select, text
 
 from schedules import Card, Decline, FailedPayment, Policy
-from worker.cases import open_case
+from worker.cases import open_case, step_of
 from worker.models import attempts, cases, history, metadata, outbox
 from worker.readings import Reading
 
@@ -101,7 +101,15 @@ def the_case(engine: Engine, case_id: int = 1) -> Row[Any]:
         return db.execute(select(cases).where(cases.c.id == case_id)).one()
 
 
-def the_attempts(engine: Engine, case_id: int = 1) -> list[Row[Any]]:
+def reasons_of(engine: Engine, case_id: int = 1) -> list[str]:
+    """Return the reasons of the next step of a case."""
+    with engine.connect() as db:
+        step = step_of(db, case_id)
+    assert step is not None
+    return list(step["reasons"])
+
+
+def the_attempts(engine: Engine, case_id: int | None = 1) -> list[Row[Any]]:
     """Return the attempts of a case in the order they were written."""
     with engine.connect() as db:
         return list(db.execute(select(attempts).where(attempts.c.case_id == case_id).order_by(attempts.c.id)))

@@ -30,6 +30,7 @@ from tests.worker.builders import (
     one,
     opened,
     payment,
+    reasons_of,
     sql,
     the_attempts,
     the_case,
@@ -37,7 +38,7 @@ from tests.worker.builders import (
     until,
 )
 from worker import charging, inbox
-from worker.cases import uses_of
+from worker.facts import uses_of
 from worker.models import UNCERTAIN
 from worker.notices import OBSERVED
 from worker.report import make_report
@@ -88,10 +89,10 @@ def test_a_charge_remembers_whether_it_waited_for_the_bank_to_open(
     street = serve(Scripted([failed]))
     opened(street.engine, failed)
     street.work(START + later)
-    row = the_case(street.engine)
-    street.work(row.due_at)
+    reasons = reasons_of(street.engine)
+    street.work(the_case(street.engine).due_at)
     [attempt] = the_attempts(street.engine)
-    assert attempt.waited is waited is any(why.startswith("window: ") for why in row.step["reasons"])
+    assert attempt.waited is waited is any(why.startswith("window: ") for why in reasons)
 
 
 def test_work_says_that_it_did_the_work_when_the_case_ends(serve: Serve) -> None:
@@ -229,7 +230,7 @@ def test_an_invoice_that_the_provider_retries_is_looked_at_daily_and_charged_whe
         street.work(START + day * DAY)
         row = the_case(street.engine)
         assert (row.due_at, row.step["step"]) == (START + (day + 1) * DAY, "refresh")
-        assert row.step["reasons"][-1].startswith("one_engine: ")
+        assert reasons_of(street.engine)[-1].startswith("one_engine: ")
     assert (street.summary["writes"], one(street.engine, "SELECT count(*) FROM outbox")) == (0, 0)
     street.shown.clear()
     street.run()
@@ -368,7 +369,7 @@ def test_two_cases_never_share_the_last_use_of_a_card(serve: Serve) -> None:
     assert len(street.ledger) == 1
     [waiting] = [row for row in (the_case(street.engine, n) for n in (1, 2)) if row.closed_at is None]
     assert waiting.due_at >= START + DAY
-    assert any(reason.startswith("budget:") for reason in waiting.step["reasons"])
+    assert any(reason.startswith("budget:") for reason in reasons_of(street.engine, waiting.id))
 
 
 def test_a_card_is_charged_again_once_its_budget_is_free(serve: Serve) -> None:

@@ -27,6 +27,7 @@ from tests.worker.builders import (
     one,
     opened,
     payment,
+    reasons_of,
     sql,
     the_case,
     told,
@@ -384,7 +385,7 @@ def test_a_case_tells_what_happened_what_comes_why_and_what_would_change_it(visi
     operator = visit()
     seen = operator.reads("/cases/1")
     assert operator.reads("/cases/in_1") == seen
-    assert all(reason in seen for reason in row.step["reasons"])
+    assert all(reason in seen for reason in reasons_of(street.engine))
     assert "attempt 1 state: declined card: mastercard …4444 code: insufficient_funds" in seen.replace("  ", " ")
     assert "If it is paid now: close recovered" in seen
     assert "$19.99" in seen

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine
@@ -34,7 +36,8 @@ from tests.worker.builders import (
     told,
 )
 from worker import inbox, sweep
-from worker.cases import uses_of
+from worker.cases import plan
+from worker.facts import uses_of
 from worker.report import make_report
 
 POLICY = Policy.default()
@@ -162,7 +165,7 @@ def test_paid_before_failed_ends_recovered(serve: Serve) -> None:
         ("payment_method.attached", {"id": "pm_1", "customer": "cus_1"}),
         ("payment_method.automatically_updated", {"id": "pm_1", "customer": {"id": "cus_1"}}),
         ("customer.updated", {"id": "cus_1"}),
-        ("customer.subscription.deleted", {"id": "sub_1"}),
+        ("customer.subscription.deleted", {"id": "sub_1", "customer": "cus_1"}),
         ("charge.dispute.created", {"id": "dp_1", "charge": "ch_9", "payment_intent": "pi_1"}),
         ("charge.refunded", {"id": "ch_9", "payment_intent": {"id": "pi_1"}}),
         ("customer.source.updated", {"id": "card_1", "customer": "cus_1"}),
@@ -277,7 +280,8 @@ def test_a_subscription_that_will_end_or_is_paused_still_owes_its_open_invoice(s
     street.hear(START)
     street.work(START)
     street.shown["subscription"] = change
-    hear(street.engine, event("evt_9", "customer.subscription.updated", {"id": "sub_1", **change}), now=START + HOUR)
+    changed = {"id": "sub_1", "customer": "cus_1", **change}
+    hear(street.engine, event("evt_9", "customer.subscription.updated", changed), now=START + HOUR)
     assert the_case(street.engine).step["step"] == "refresh"
     street.run()
     assert (the_case(street.engine).state, the_case(street.engine).recovered_by) == ("recovered", "silent_retry")
@@ -314,6 +318,69 @@ def test_an_event_that_cannot_be_handled_is_kept_and_holds_up_no_other(engine: E
     assert inbox.drain(engine, POLICY, START) == 1
     assert the_case(engine, 2).payment_id == "in_2"
     assert one(engine, "SELECT error FROM events WHERE id = 'evt_0'") is None
+
+
+def test_cases_of_many_renewals_are_opened_together(engine: Engine) -> None:
+    """In one transaction; of two events about one payment the other is news of the case that the first one opened."""
+    many = [event(f"evt_{number}", subject=invoice(id=f"in_{number}")) for number in range(5)]
+    hear(engine, *many, event("evt_5", subject=invoice(id="in_4")))
+    assert one(engine, "SELECT count(DISTINCT CAST(xmin AS text)) FROM cases WHERE news = 0") == 1
+    assert one(engine, "SELECT array_agg(news ORDER BY payment_id) FROM cases") == [0, 0, 0, 0, 1]
+    assert one(engine, "SELECT count(*) FROM events WHERE handled_at IS NOT NULL AND tries = 1") == 6
+
+
+@pytest.fixture
+def picky(engine: Engine) -> Iterator[None]:
+    """Have a database that takes no case of the payment ``in_2``."""
+    sql(engine, "ALTER TABLE cases ADD CONSTRAINT picky CHECK (payment_id <> 'in_2')")
+    yield
+    sql(engine, "ALTER TABLE cases DROP CONSTRAINT picky")
+
+
+@pytest.mark.usefixtures("picky")
+@pytest.mark.parametrize("at_once", [False, True])
+def test_one_case_that_cannot_be_opened_holds_up_none_beside_it(engine: Engine, at_once: bool) -> None:
+    """Stored first or taken in at once: its event waits with the error, and the other cases are there."""
+    many = [inbox.parse_event(event(f"evt_{number}", subject=invoice(id=f"in_{number}"))) for number in range(5)]
+    with engine.begin() as db:
+        new = inbox.take_in(db, many, POLICY, START) if at_once else inbox.keep(db, many)
+    assert len(new) == 5
+    assert inbox.drain(engine, POLICY, START) == 5
+    assert one(engine, "SELECT array_agg(payment_id ORDER BY id) FROM cases") == ["in_0", "in_1", "in_3", "in_4"]
+    assert one(engine, "SELECT id FROM events WHERE handled_at IS NULL AND error LIKE '%picky%'") == "evt_2"
+    assert one(engine, "SELECT count(*) FROM events WHERE handled_at IS NULL") == 1
+
+
+def test_what_is_taken_in_at_once_is_handled_as_if_it_had_waited(engine: Engine) -> None:
+    """The same case, the same lines of history; nothing is left to do, and a repetition changes nothing."""
+    told = [inbox.parse_event(event()), inbox.parse_event(event("evt_2", "invoice.paid", invoice(id="in_9")))]
+    with engine.begin() as db:
+        assert inbox.take_in(db, told, POLICY, START) == {"evt_1", "evt_2"}
+    hear(engine, event("evt_3", subject=invoice(id="in_2")))
+    columns = "due_at, state, step, decline_class, arm, failed_at, news"
+    at_once, waited = sql(engine, f"SELECT {columns} FROM cases ORDER BY id")  # noqa: S608 - ours
+    assert at_once == waited
+    lines = [[(row.what, row.at, row.detail) for row in lines_of(engine, number)] for number in (1, 2)]
+    assert lines[0] == lines[1]
+    with engine.begin() as db:
+        assert inbox.take_in(db, told, POLICY, START + HOUR) == set()
+    assert the_case(engine).news == 0
+
+
+def lines_of(engine: Engine, case_id: int) -> list[Any]:
+    """Return the history of a case."""
+    return sql(engine, "SELECT * FROM history WHERE case_id = :case_id ORDER BY id", case_id=case_id)
+
+
+def test_the_first_step_of_a_case_is_what_planning_it_again_gives(engine: Engine) -> None:
+    """It is written without a look at other rows: they have no say in it, whatever the card and the customer did."""
+    for number in (1, 2):
+        opened(engine, payment(number, customer_id="cus_1"))
+    add_attempt(engine, 1, state="declined", settled_at=START, fingerprint=CARD.fingerprint, decline={})
+    before = the_case(engine, 2)
+    with engine.begin() as db:
+        plan(db, before, POLICY, START)
+    assert the_case(engine, 2) == before
 
 
 def test_an_event_that_never_can_be_handled_is_given_up(engine: Engine) -> None:
@@ -370,7 +437,7 @@ def test_a_refused_charge_of_no_case_is_kept_for_its_card(engine: Engine) -> Non
     """Whatever it was for and however often it is told: one use of the card, and no word about the person."""
     told_of = event("evt_1", "charge.failed", failed_charge()), event("evt_2", "charge.failed", failed_charge())
     hear(engine, *told_of)
-    [row] = sql(engine, "SELECT * FROM attempts")
+    [row] = the_attempts(engine, None)
     assert (row.case_id, row.state, row.at, row.charge_id) == (None, "foreign", START + HOUR, "ch_shop")
     assert (row.payment_id, row.amount_minor, row.fingerprint) == ("pi_shop", 500, CARD.fingerprint)
     assert row.decline == asdict(Decline("insufficient_funds", None, "51", None, "issuer_declined"))
@@ -382,7 +449,7 @@ def test_a_bank_debit_that_was_refused_is_kept_with_its_rail(engine: Engine) -> 
     """Its account has a fingerprint as a card has."""
     debit = {"type": "sepa_debit", "sepa_debit": {"fingerprint": "ACCTacct", "last4": "3000"}}
     hear(engine, event("evt_1", "charge.failed", failed_charge(payment_method_details=debit, outcome=None)))
-    [row] = sql(engine, "SELECT * FROM attempts")
+    [row] = the_attempts(engine, None)
     assert (row.fingerprint, row.card["brand"], row.decline["code"]) == ("ACCTacct", "sepa_debit", "card_declined")
 
 

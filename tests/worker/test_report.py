@@ -416,7 +416,7 @@ def test_the_page_holds_the_numbers_of_the_json(town: Engine) -> None:
 def test_the_page_fetches_nothing_and_runs_nothing(town: Engine) -> None:
     """No script, no link, no address but the name of the SVG language; whatever a provider calls a network."""
     hostile = "<script src=//evil.example></script>"
-    sql(town, "UPDATE cases SET failed_card = jsonb_build_object('brand', CAST(:brand AS text))", brand=hostile)
+    sql(town, "UPDATE cases SET failed_card = json_build_array(NULL, CAST(:brand AS text))", brand=hostile)
     made = report_page.page(ask(town, by="network"))
     assert Page(made).foreign == []
     assert set(re.findall(r"[a-z]+://[^\s\"'<]+", made)) == {

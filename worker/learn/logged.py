@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from schedules import Card, Decline, Facts, PastAttempt
-from worker.cases import MOST_SUCCESSES, payment_of
+from worker.facts import MOST_SUCCESSES, payment_of
 from worker.learn.samples import Sample
 from worker.models import attempts, cases
 

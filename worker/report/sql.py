@@ -12,25 +12,28 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from worker.models import card_fact
+
 YEARS = range(1970, 3000)
 EVER = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
+COUNTRY, BRAND, FUNDING = (card_fact("c.failed_card", name) for name in ("country", "brand", "funding"))
 CURRENCIES = "LEFT JOIN jsonb_each_text(CAST(:units AS jsonb)) AS unit (currency, minor) ON unit.currency = c.currency"
-PLACES = """
+PLACES = f"""
 LEFT JOIN jsonb_to_recordset(CAST(:places AS jsonb)) AS place (country text, time_zone text, brand text, zone text)
-  ON place.country = coalesce(c.failed_card ->> 'country', '') AND place.time_zone = coalesce(c.time_zone, '')
- AND place.brand = coalesce(c.failed_card ->> 'brand', '')"""
+  ON place.country = coalesce({COUNTRY}, '') AND place.time_zone = coalesce(c.time_zone, '')
+ AND place.brand = coalesce({BRAND}, '')"""
 LOCAL = "c.failed_at AT TIME ZONE place.zone"
 
 WHOLE = """
 SELECT min(c.failed_at) AS first, max(c.failed_at) AS last
   FROM cases c WHERE c.failed_at >= :begin AND c.failed_at < :end
 """
-KNOWN_PLACES = """
-SELECT DISTINCT coalesce(c.failed_card ->> 'country', '') AS country, coalesce(c.time_zone, '') AS time_zone,
-       coalesce(c.failed_card ->> 'brand', '') AS brand
+KNOWN_PLACES = f"""
+SELECT DISTINCT coalesce({COUNTRY}, '') AS country, coalesce(c.time_zone, '') AS time_zone,
+       coalesce({BRAND}, '') AS brand
   FROM cases c WHERE c.failed_at >= :begin AND c.failed_at < :end
-"""
+"""  # noqa: S608 - our own constants
 COHORT = """cohort AS (
     SELECT c.id, c.customer_id, c.arm, c.currency, c.amount_minor, c.failed_at, c.closed_at, c.state, {key} AS key,
            c.recovered_by AS means,
@@ -110,12 +113,11 @@ class Dimension:
 NOTHING = Dimension("all", "NULL::text")
 DIMENSIONS = {
     "class": Dimension("class of the decline", "c.decline_class"),
-    "country": Dimension("country of the card", "nullif(upper(c.failed_card ->> 'country'), '')"),
-    "network": Dimension("network of the card", "c.failed_card ->> 'brand'"),
+    "country": Dimension("country of the card", f"nullif(upper({COUNTRY}), '')"),
+    "network": Dimension("network of the card", BRAND),
     "issuer": Dimension(
         "card, as far as the provider shows its issuer",
-        "nullif(concat_ws(' ', "
-        "c.failed_card ->> 'country', c.failed_card ->> 'brand', c.failed_card ->> 'funding'), '')",
+        f"nullif(concat_ws(' ', {COUNTRY}, {BRAND}, {FUNDING}), '')",
     ),
     "amount": Dimension(
         "amount, in whole units of its currency",

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Table, select
 
 from schedules import Card, Decline
-from worker.cases import payment_of
+from worker.facts import payment_of
 from worker.models import UNCERTAIN, attempts, cases, history, outbox
 from worker.practice.protocol import CANCEL, PAID
 from worker.simulate.history import Change, Logged, Notice, Past

@@ -2,7 +2,8 @@
 
 What mail services report of our mails comes in the same way, where a secret for it is set.
 
-Anything malformed is answered 400 or 413 and stores nothing; 5xx only when the event could not be committed.
+Anything malformed is answered 400 or 413 and stores nothing; 5xx only when the event could not be committed, and 429
+when too many wait.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from worker.settings import Settings, load_settings
 from worker.stripe_gateway import StripeGateway, verify_event
 from worker.web import links, unsubscribe
 from worker.web.console import routes as console
+from worker.web.intake import Full, Intake
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -39,6 +41,7 @@ class TooLarge(ValueError):
 
 def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGateway] = app.gateway) -> Starlette:
     """Return the web application over one database; ``gateway`` is asked for when a customer follows a link."""
+    intake = Intake(engine)
 
     async def stripe_webhook(request: Request) -> Response:
         try:
@@ -49,7 +52,13 @@ def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGat
         except ValueError as error:
             log.warning("webhook refused", reason=str(error))
             return JSONResponse({"error": str(error)}, 400)
-        new = await run_in_threadpool(_keep, engine, event) if event.ours else False
+        try:
+            new = await intake.store(event) if event.ours else False
+        except Full:
+            return JSONResponse({"error": "too many events at once: try again in a minute"}, 429)
+        except SQLAlchemyError as error:
+            log.warning("webhook", error=type(error).__name__)
+            return JSONResponse({"error": "try again in a minute"}, 503)
         return JSONResponse({"received": event.id, "new": new})
 
     async def healthz(_request: Request) -> Response:
@@ -129,13 +138,6 @@ def _verified(body: bytes, signature: str, settings: Settings) -> inbox.Event:
         msg = "the body is not JSON"
         raise inbox.BadEvent(msg) from None
     return inbox.parse_event(value)
-
-
-def _keep(engine: Engine, event: inbox.Event) -> bool:
-    with engine.begin() as db:
-        new = bool(inbox.keep(db, [event]))
-    watch.did(engine, "web", watch.ANSWERED)
-    return new
 
 
 def _note(engine: Engine, report: bounces.Report) -> bool:

@@ -18,7 +18,7 @@ from schedules.case import Case, case_of
 from schedules.charges import window_name
 from schedules.hours import is_open
 from schedules.steps import as_json
-from worker.cases import facts_of
+from worker.facts import facts_of
 from worker.models import attempts, outbox
 from worker.web.console import charts
 

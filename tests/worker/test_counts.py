@@ -1,0 +1,165 @@
+"""How much does each piece of work ask of the database and of the provider? Counts, which no slow machine changes.
+
+A change that needs more than ``MOST`` fails here; one that needs less lowers the number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import le
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, insert
+from sqlalchemy import event as happening
+
+from schedules import Policy
+from tests.worker.bench import Bench, Scripted, Serve
+from tests.worker.builders import FUNDS, START, case_row, event, invoice, one, opened, the_attempts, the_case
+from worker import charging, inbox, sweep
+from worker.limits import Limits
+from worker.models import cases
+
+# Upper bounds: statements, those of a pace of the provider included, and transactions that end with a commit.
+MOST = {
+    "take in 100 failures": (6, 1),  # which are known, a savepoint, cases, their histories, events
+    "keep 100 events": (1, 1),
+    "drain 100 failures": (7, 2),  # find, a savepoint, cases, their histories, events; find none
+    "handle an event": (10, 3),  # find, a savepoint, case, its facts in two, its news, event; find none
+    "tick, nothing due": (15, 6),  # events, cases, suspects, messages, webhooks, each with what is held already
+    "tick, 100 due": (15, 6),
+    "attempt, approved": (27, 6),  # take, stops, read at a pace, decide, write down, charge at a pace, settle, close
+    "attempt, declined": (24, 6),  # the same, and planned anew instead of closed
+}
+CALLS = {"approved": 3, "declined": 3}  # requests of one attempt: invoice, its intent, the payment
+
+
+@dataclass
+class Counted:
+    """What was asked of the database since the counting began."""
+
+    statements: list[str] = field(default_factory=list)
+    commits: int = 0
+
+    def require(self, work: str) -> None:
+        """Fail, telling each statement, when that is more than the work may need."""
+        told = len(self.statements), self.commits
+        assert all(map(le, told, MOST[work])), "\n".join((f"{work}: {told}", *self.statements))
+
+
+@contextmanager
+def counted(engine: Engine) -> Iterator[Counted]:
+    """Count what an engine executes and commits; of a statement with many rows of values each one counts."""
+    found = Counted()
+
+    def execute(_db: Any, _cursor: Any, statement: str, values: Any, _context: Any, many: bool) -> None:
+        found.statements += [statement] * (len(values) if many else 1)
+
+    def commit(_db: Any) -> None:
+        found.commits += 1
+
+    listeners: dict[str, Callable[..., None]] = {"before_cursor_execute": execute, "commit": commit}
+    for name, listener in listeners.items():
+        happening.listen(engine, name, listener)
+    try:
+        yield found
+    finally:
+        for name, listener in listeners.items():
+            happening.remove(engine, name, listener)
+
+
+def failures(number: int, first: int = 1) -> list[inbox.Event]:
+    """Return so many events of failed renewals, each of a customer of its own."""
+    numbers = range(first, first + number)
+    return [
+        inbox.parse_event(
+            event(f"evt_{n}", subject=invoice(id=f"in_{n}", customer=f"cus_{n}", subscription=f"sub_{n}"))
+        )
+        for n in numbers
+    ]
+
+
+class Noted(Limits):
+    """Paces as always, and remembers which endpoints were asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine, per_second=1000)
+        self.asked: list[str] = []
+
+    def wait(self, endpoint: str) -> int:
+        """Note the request."""
+        self.asked.append(endpoint)
+        return super().wait(endpoint)
+
+
+def test_failures_are_taken_in_by_the_batch(engine: Engine) -> None:
+    """A hundred events and their cases cost as many statements as one does."""
+    for number, first in ((1, 1), (100, 1001)):
+        with counted(engine) as found, engine.begin() as db:
+            assert len(inbox.take_in(db, failures(number, first), Policy.default(), START)) == number
+        found.require("take in 100 failures")
+
+
+def test_events_are_kept_by_the_batch(engine: Engine) -> None:
+    """A hundred rows are one statement."""
+    with counted(engine) as found, engine.begin() as db:
+        assert len(inbox.keep(db, failures(100))) == 100
+    found.require("keep 100 events")
+
+
+def test_waiting_failures_are_handled_by_the_batch(engine: Engine) -> None:
+    """A hundred of them open their cases together."""
+    with engine.begin() as db:
+        inbox.keep(db, failures(100))
+    with counted(engine) as found:
+        assert inbox.drain(engine, Policy.default(), START) == 100
+    found.require("drain 100 failures")
+    assert one(engine, "SELECT count(*) FROM cases") == 100
+
+
+def test_handling_an_event_takes_few_statements(engine: Engine) -> None:
+    """News of an open case: the event, the case, its facts, its plan."""
+    opened(engine)
+    with engine.begin() as db:
+        inbox.keep(db, [inbox.parse_event(event("evt_2", "invoice.updated"))])
+    with counted(engine) as found:
+        assert inbox.drain(engine, Policy.default(), START) == 1
+    found.require("handle an event")
+
+
+@pytest.mark.parametrize(("due", "work"), [(0, "tick, nothing due"), (100, "tick, 100 due")])
+def test_a_tick_claims_all_that_is_due_by_the_batch(serve: Serve, due: int, work: str) -> None:
+    """Whether nothing is due or a hundred cases: the statements are the same."""
+    street, hints = serve(), list[str]()
+    if due:
+        with street.engine.begin() as db:
+            db.execute(insert(cases), [case_row(payment_id=f"in_{n}") for n in range(due)])
+    with counted(street.engine) as found:
+        sweep.tick(street.desk(START), lambda task, _row, _token: hints.append(task))
+    assert len(hints) == due
+    found.require(work)
+
+
+@pytest.mark.parametrize("answer", ["approved", "declined"])
+def test_an_attempt_takes_few_statements_and_calls(serve: Serve, answer: str) -> None:
+    """From the hint until the answer is written down and what follows is planned."""
+    street = about_to_charge(serve, answer)
+    noted = street.limiter = Noted(street.engine)
+    due = street.claim(street.instant[0])
+    desk = street.desk(street.instant[0])
+    with counted(street.engine) as found:
+        assert [charging.work(desk, number, token) for number, token in due] == [True]
+    assert [each.state for each in the_attempts(street.engine)] == [{"approved": "succeeded"}.get(answer, answer)]
+    found.require(f"attempt, {answer}")
+    assert len(noted.asked) <= CALLS[answer], noted.asked
+
+
+def about_to_charge(serve: Serve, answer: str) -> Bench:
+    """Return a bank where the first charge of a case is due, which it will answer so."""
+    street = serve(Scripted(declines=[FUNDS] if answer == "declined" else []))
+    opened(street.engine)
+    street.go_on()
+    street.instant[0] = the_case(street.engine).due_at
+    return street
