@@ -50,13 +50,15 @@ def _choose(case: Case) -> tuple[Charge | None, tuple[str, ...]]:
     """
     name = window_name(case)
     instants = slots(case, case.policy.windows[name])
-    planned, told = _planned(case, instants, name)
-    drawn = explore(case, instants, planned.at if planned else None)
+    # How likely a choice was is told as of the refusal: it is the same when its instant has come, or was missed.
+    first, told = _planned(replace(case, now=case.facts.last_failure), instants, name)
+    drawn = explore(case, instants, first.at if first else None)
     if drawn is not None:
         return _named(case, *_admit(case, drawn.at, name, drawn.why), drawn.propensity)
-    if planned is None:
+    if first is None:
         return None, told
-    return _named(case, planned, (), propensity(case, instants, planned.at, planned.at))
+    planned, told = (first, ()) if first.at >= case.now else _planned(case, instants, name)
+    return _named(case, planned, told, propensity(case, instants, first.at, first.at))
 
 
 def _planned(case: Case, instants: tuple[datetime, ...], name: str) -> tuple[Charge | None, tuple[str, ...]]:

@@ -154,3 +154,14 @@ def test_every_instant_is_open_waited_for_and_in_time() -> None:
     assert instants[-1] < case.last_charge
     assert len(set(instants)) == len(instants) == len({at.replace(minute=0) for at in instants})
     assert min(after - before for before, after in pairwise(instants)) == timedelta(hours=1)
+
+
+def test_a_choice_was_as_likely_when_its_instant_has_come() -> None:
+    """What is logged with a charge is how likely it was when it was chosen, also where another day had been planned."""
+    for number in range(40):
+        known = facts(payment=payment(payment_id=f"in_{number}"))
+        chosen, _ = next_charge(case_of(known, Policy(explore_percent=50), READ))
+        assert chosen is not None
+        there, _ = next_charge(case_of(known, Policy(explore_percent=50), chosen.at))
+        assert there is not None
+        assert (there.at, there.propensity) == (chosen.at, chosen.propensity)
