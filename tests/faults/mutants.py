@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, Row, Table, select, update
+from sqlalchemy import Connection, Engine, Row, select, update
 
 from schedules import Policy
 from worker import charging, inbox, notices, stripe_gateway, sweep, tasks
@@ -42,13 +42,13 @@ def claim_without_lease() -> None:
     """Whatever is due is taken, whoever holds it."""
 
     def make(own: Any) -> Any:
-        def claim_due(db: Connection, table: Table, now: datetime, *more: Any) -> Any:
-            db.execute(update(table).where(table.c.lease_token.is_not(None)).values(lease_until=MACHINE_NOW))
-            return own(db, table, now, *more)
+        def seen(db: Connection, *more: Any) -> Any:
+            db.execute(update(cases).where(cases.c.lease_token.is_not(None)).values(lease_until=MACHINE_NOW))
+            return own(db, *more)
 
-        return claim_due
+        return seen
 
-    swap(sweep, "claim_due", make)
+    swap(sweep, "_seen", make)
 
 
 def settle_without_token() -> None:
