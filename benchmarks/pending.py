@@ -30,12 +30,13 @@ TABLES = ("history", "attempts", "events")
 WORKER = ("worker.cli", "worker", "--concurrency=8")
 TABLE_AND_INDEXES = text("SELECT pg_table_size(CAST(:name AS regclass)), pg_indexes_size(CAST(:name AS regclass))")
 LONGEST_LOG = 1_000_000
+NOBODY = {"DUNNING_STRIPE_API_KEY": "sk_test_1", "DUNNING_STRIPE_API_BASE": "http://127.0.0.1:9"}
 A_MONTH, SETTLED_SECONDS, LOOK_SECONDS, LONGEST = timedelta(days=30), 3.0, 0.02, 900.0
 
 
 def measure(scale: Scale) -> list[Row]:
     """Fill a database with waiting cases, start workers before and after, and have Celery hold as many messages."""
-    with place() as folder:
+    with place(**NOBODY) as folder:
         set_clock(folder / "clock", NOW)
         os.environ["DUNNING_CLOCK_FILE"] = str(folder / "clock")
         live(engine())
@@ -74,7 +75,7 @@ def _start() -> tuple[float, float, float]:
     """Start a worker; return the seconds until it is ready, then its bytes, and those of Valkey."""
     begun = time.perf_counter()
     with TemporaryFile() as log, _running(WORKER, log) as process:
-        _wait(lambda: b"ready." in _written(log))
+        _wait(process, lambda: b"ready." in _written(log))
         ready = time.perf_counter() - begun
         time.sleep(SETTLED_SECONDS)
         return ready, process.memory_info().rss, _in_valkey()
@@ -108,7 +109,7 @@ def _eta(count: int) -> list[Row]:
         alone, due = process.memory_info().rss, (machine_now() + A_MONTH).isoformat()
         begun = time.perf_counter()
         subprocess.run([sys.executable, "-m", "benchmarks.peers", "celery_eta", "enqueue", str(count), due], check=True)
-        _wait(lambda: not _valkey().llen("celery"))
+        _wait(process, lambda: not _valkey().llen("celery"))
         taken = time.perf_counter() - begun
         time.sleep(SETTLED_SECONDS)
         grown = (process.memory_info().rss - alone) / count
@@ -131,11 +132,12 @@ def _running(command: Sequence[str], log: IO[bytes] | None = None) -> Iterator[p
         started.wait()
 
 
-def _wait(done: Callable[[], bool]) -> None:
+def _wait(process: psutil.Process, done: Callable[[], bool]) -> None:
+    """Wait for a process to have done something; raise ``TimeoutError`` when it is late or has ended."""
     until = time.perf_counter() + LONGEST
     while not done():
-        if time.perf_counter() > until:
-            msg = f"nothing came within {LONGEST:g} s"
+        if time.perf_counter() > until or process.status() == psutil.STATUS_ZOMBIE:
+            msg = f"process {process.pid} has ended, or nothing came within {LONGEST:g} s"
             raise TimeoutError(msg)
         time.sleep(LOOK_SECONDS)
 

@@ -13,7 +13,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from babel.numbers import list_currencies
-from sqlalchemy import ARRAY, Connection, Engine, Row, Text, and_, any_, false, func, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Engine,
+    Integer,
+    Row,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    update,
+)
 
 from schedules import Card, Decline, FailedPayment, Policy
 from worker import stops
@@ -301,13 +317,25 @@ def drain(engine: Engine, policy: Policy, now: datetime, most: int = 1000) -> in
     return most
 
 
+def _oldest(found: Any, most: Any) -> Any:
+    """Return the query for the first events that are found, locked; what somebody else has locked is passed over."""
+    ordered = found.where(events.c.handled_at.is_(None)).order_by(events.c.received_at, events.c.id)
+    return ordered.limit(most).with_for_update(skip_locked=True)
+
+
+# Built once: every look for events asks them.
+WAITS = or_(events.c.retry_at.is_(None), events.c.retry_at < MACHINE_NOW)
+NEXT = _oldest(select(events).where(events.c.tries < MOST_TRIES, WAITS), 1)
+NEW_FAILURES = _oldest(
+    select(events.c.payload).where(events.c.tries == 0, events.c.type.in_(FAILED)), bindparam("most", type_=Integer)
+)
+
+
 def _handle_failed(engine: Engine, policy: Policy, now: datetime, most: int) -> int:
     """Open the cases of waiting events in one transaction; return how many events were handled by that."""
-    new = events.c.handled_at.is_(None), events.c.tries == 0, events.c.type.in_(FAILED)
-    oldest = select(events.c.payload).where(*new).order_by(events.c.received_at, events.c.id).limit(most)
     with engine.begin() as db:
         found = []
-        for payload in db.execute(oldest.with_for_update(skip_locked=True)).scalars():
+        for payload in db.execute(NEW_FAILURES, {"most": most}).scalars():
             with suppress(Exception):  # whatever it is, that event is found again by itself, and kept with its error
                 found.append(parse_event(payload))
         handled = _open_failed(db, found, policy, now)
@@ -335,12 +363,8 @@ def _open_failed(db: Connection, batch: list[Event], policy: Policy, now: dateti
 
 
 def _handle_next(engine: Engine, policy: Policy, now: datetime) -> bool:
-    waiting = or_(events.c.retry_at.is_(None), events.c.retry_at < MACHINE_NOW)
-    chosen = select(events).where(events.c.handled_at.is_(None), events.c.tries < MOST_TRIES, waiting)
     with engine.begin() as db:
-        row = db.execute(
-            chosen.order_by(events.c.received_at, events.c.id).limit(1).with_for_update(skip_locked=True)
-        ).one_or_none()
+        row = db.execute(NEXT).one_or_none()
         if row is None:
             return False
         done: dict[str, Any] = {"handled_at": MACHINE_NOW, "error": None}

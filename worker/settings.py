@@ -97,6 +97,9 @@ class Settings(BaseSettings):
         15, gt=0, le=100, description="How many requests a second all workers together send to one endpoint of Stripe"
     )
     keep_events_days: int = Field(90, ge=31, description="How long handled events are kept; Stripe lists them for 30")
+    keep_history_days: int | None = Field(
+        None, ge=31, description="How long the history of a case is kept after its end; unset: for ever"
+    )
     lease_seconds: float = Field(180, gt=0, description="How long one worker owns a case or a notice")
 
     @field_validator(

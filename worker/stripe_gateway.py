@@ -12,15 +12,14 @@ A decline is an answer, not an exception. What cannot be known is ``Unknown``, a
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
-from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 import stripe
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
@@ -38,7 +37,7 @@ from worker.readings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from worker.settings import Settings
 
@@ -238,8 +237,7 @@ class StripeGateway:
 
     def _invoice(self, payment_id: str, account: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return an invoice with its last payment intent."""
-        invoices = self._stripe.v1.invoices
-        invoice = _plain(self._ask(lambda: invoices.retrieve(payment_id, {"expand": EXPAND}, _options(account))))
+        invoice = self._get("invoices", payment_id, expand=EXPAND, **_options(account))
         intent = last_intent(invoice)
         if intent.get("latest_charge") and intent.get("id"):
             intent = self._intent(intent["id"], ["latest_charge"], account)
@@ -251,23 +249,19 @@ class StripeGateway:
         failed = failed_method(intent)
         if failed and not intent.get("payment_method"):
             name = failed["id"] if isinstance(failed, dict) else failed
-            methods = self._stripe.v1.payment_methods
             with suppress(Gone):
-                intent["payment_method"] = _plain(self._ask(lambda: methods.retrieve(name, {}, _options(account))))
+                intent["payment_method"] = self._get("payment_methods", name, **_options(account))
         return intent
 
     def _intent(self, intent_id: str, expand: list[str], account: str | None) -> dict[str, Any]:
-        intents = self._stripe.v1.payment_intents
-        return _plain(self._ask(lambda: intents.retrieve(intent_id, {"expand": expand}, _options(account))))
+        return self._get("payment_intents", intent_id, expand=expand, **_options(account))
 
     def _cards(self, bill: dict[str, Any], account: str | None) -> list[dict[str, Any]]:
         """Return the cards that the customer of an invoice or intent stored, the newest first."""
         customer = bill.get("customer")
         name = customer.get("id") if isinstance(customer, dict) else customer
-        methods = self._stripe.v1.customers.payment_methods
-        most: Any = {"type": "card", "limit": MOST_CARDS}
-        found = _plain(self._ask(lambda: methods.list(str(name), most, _options(account))))
-        return list(found["data"])
+        path = ("customers", str(name), "payment_methods")
+        return list(self._get(*path, type="card", limit=MOST_CARDS, **_options(account))["data"])
 
     def pay(
         self,
@@ -290,9 +284,10 @@ class StripeGateway:
             retry=retry_if_exception_type(stripe.APIConnectionError),
             reraise=True,
         )
-        params: Any = {"off_session": True} | ({"payment_method": method_id} if method_id else {})
+        path = ("payment_intents", payment_id, "confirm") if is_intent(payment_id) else ("invoices", payment_id, "pay")
+        method = {"payment_method": method_id} if method_id else {}
         try:
-            paid = retrying(lambda: self._charge(payment_id, params, _options(account, key)))
+            paid = retrying(lambda: self._send("post", *path, off_session=True, **method, **_options(account, key)))
         except Unavailable as error:  # held back: that says nothing of a request that had left before
             again = again or retrying.statistics["attempt_number"] > 1
             return Unknown(str(error)) if again else NotNow(str(error))
@@ -300,23 +295,18 @@ class StripeGateway:
             again = again or retrying.statistics["attempt_number"] > 1
             silent = error.http_status in SAYS_NOTHING or _no_access(error)
             return Unknown(_named(error)) if again and silent else _outcome(error)
-        return _accepted(_plain(paid))
-
-    def _charge(self, payment_id: str, params: Any, options: Any) -> Any:
-        if is_intent(payment_id):
-            return self._stripe.v1.payment_intents.confirm(payment_id, params, options)
-        return self._stripe.v1.invoices.pay(payment_id, params, options)
+        return _accepted(paid.data)
 
     def stop_retries(self, payment_id: str, account: str | None) -> None:
         """End the provider's own retries of an invoice; doing it again changes nothing."""
-        self._ask(lambda: self._stripe.v1.invoices.update(payment_id, {"auto_advance": False}, _options(account)))
+        self._ask("post", "invoices", payment_id, auto_advance=False, **_options(account))
 
     def prefer(self, method_id: str, subscription_id: str | None, account: str | None) -> None:
         """Charge a subscription's invoices on this method from now on; raise ``Unavailable`` or ``Refused``."""
         if subscription_id is not None:
-            change: Any = {"default_payment_method": method_id}
             with suppress(Gone):
-                self._ask(lambda: self._stripe.v1.subscriptions.update(subscription_id, change, _options(account)))
+                change = {"default_payment_method": method_id}
+                self._ask("post", "subscriptions", subscription_id, **change, **_options(account))
 
     def end(self, ending: str, payment_id: str, subscription_id: str | None, key: str, account: str | None) -> None:
         """Carry out the merchant's ending; doing it again changes nothing. Raises ``Unavailable`` or ``Refused``."""
@@ -325,41 +315,39 @@ class StripeGateway:
             if ending in ("mark_uncollectible", "cancel"):
                 self._cancel_intent(payment_id, options, account)
         elif ending == "mark_uncollectible":
-            self._ask(lambda: self._stripe.v1.invoices.mark_uncollectible(payment_id, {}, options))
+            self._ask("post", "invoices", payment_id, "mark_uncollectible", **options)
         if ending == "cancel" and subscription_id is not None:
             with suppress(Gone):
-                self._ask(lambda: self._stripe.v1.subscriptions.cancel(subscription_id, {}, options))
+                self._ask("delete", "subscriptions", subscription_id, **options)
         if ending == "pause" and subscription_id is not None:
             with suppress(Gone):
                 self._pause(subscription_id, options, account)
 
     def _cancel_intent(self, intent_id: str, options: Any, account: str | None) -> None:
         """Have an intent charged by nobody any more. Stripe would answer 400 for one that is over."""
-        intents = self._stripe.v1.payment_intents
         with suppress(Gone):
             if self._intent(intent_id, [], account)["status"] not in OVER:
-                self._ask(lambda: intents.cancel(intent_id, {}, options))
+                self._ask("post", "payment_intents", intent_id, "cancel", **options)
 
     def _pause(self, subscription_id: str, options: Any, account: str | None) -> None:
         """Have no more invoices collected. One that has ended is left as it is: Stripe would answer 400 to a change."""
-        subscriptions = self._stripe.v1.subscriptions
-        found = _plain(self._ask(lambda: subscriptions.retrieve(subscription_id, {}, _options(account))))
+        found = self._get("subscriptions", subscription_id, **_options(account))
         if found["status"] not in ENDED:
-            self._ask(lambda: subscriptions.update(subscription_id, PAUSED, options))
+            self._ask("post", "subscriptions", subscription_id, **PAUSED, **options)
 
     def look(self) -> Look:
         """Return how the account is set up; raise ``Unavailable``, or ``NoAccess`` when the key may read nothing."""
-        found: dict[str, Any] = {}
+        found: dict[str, stripe.StripeResponse] = {}
         refused: dict[str, str] = {}
         for name, wanted in READ.items():
             try:
-                found[name] = self._ask(partial(getattr(self._stripe.v1, name).list, wanted))
+                found[name] = self._ask("get", name, **wanted)
             except NoAccess as error:
                 refused[name] = str(error)
         if not found:
             raise NoAccess(next(iter(refused.values())))
-        at = parsedate_to_datetime([*found.values()][-1].last_response.headers["date"])
-        shown = {name: _plain(page)["data"] for name, page in found.items()}
+        at = parsedate_to_datetime([*found.values()][-1].headers["date"])
+        shown: dict[str, Any] = {name: page.data["data"] for name, page in found.items()}
         retried = sum(_retried(each) for each in shown.get("invoices", ()))
         return Look(at, refused, retried, tuple(map(_endpoint, shown.get("webhook_endpoints", ()))))
 
@@ -370,9 +358,8 @@ class StripeGateway:
         """
         after = {"type": "redirect", "redirect": {"return_url": return_url}}
         flow = {"type": "payment_method_update", "after_completion": after}
-        params: Any = {"customer": customer_id, "return_url": return_url, "flow_data": flow}
-        sessions = self._stripe.v1.billing_portal.sessions
-        return str(_plain(self._ask(lambda: sessions.create(params, _options(account))))["url"])
+        params = {"customer": customer_id, "return_url": return_url, "flow_data": flow}
+        return str(self._ask("post", "billing_portal", "sessions", **params, **_options(account)).data["url"])
 
     def events(
         self, types: Iterable[str], since: datetime, until: datetime, account: str | None = None
@@ -381,10 +368,10 @@ class StripeGateway:
 
         Raises ``Unavailable`` or ``Refused``; Stripe lists the newest first, and knows the last thirty days.
         """
-        wanted, listed = sorted(types), self._stripe.v1.events.list
+        wanted = sorted(types)
         made = {"gte": int(since.timestamp()), "lt": int(until.timestamp())}
         some = (wanted[begin : begin + MOST_TYPES] for begin in range(0, len(wanted), MOST_TYPES))
-        found = [each for few in some for each in self._every(listed, {"types": few, "created": made}, account)]
+        found = [each for few in some for each in self._every("events", {"types": few, "created": made}, account)]
         found.reverse()  # of one second too
         return sorted(found, key=lambda event: int(event["created"]))
 
@@ -395,23 +382,27 @@ class StripeGateway:
         """
         params = {"status": "open", "collection_method": "charge_automatically"}
         made = {"created": {"gte": int(since.timestamp())}}
-        return list(self._every(self._stripe.v1.invoices.list, {**params, **made}, account))
+        return list(self._every("invoices", {**params, **made}, account))
 
-    def _every(
-        self, listed: Callable[..., Any], params: dict[str, Any], account: str | None
-    ) -> Iterator[dict[str, Any]]:
+    def _every(self, name: str, params: dict[str, Any], account: str | None) -> Iterator[dict[str, Any]]:
         """Yield everything that a list holds, page by page; what is added meanwhile stands before the first page."""
         after: dict[str, Any] = {"limit": MOST_LISTED}
         while True:
-            page = _as_sent(self._ask(partial(listed, params | after, _options(account))))
+            page = self._get(name, **params, **after, **_options(account))
             yield from page["data"]
             if not page.get("has_more") or not page["data"]:
                 return
             after["starting_after"] = page["data"][-1]["id"]
 
-    def _ask(self, request: Callable[[], Any]) -> Any:
+    def _get(self, *path: str, **params: Any) -> dict[str, Any]:
+        """Return what there is; raise ``Unavailable`` or ``Refused``."""
+        found: dict[str, Any] = self._ask("get", *path, **params).data
+        return found
+
+    def _ask(self, method: str, *path: str, **params: Any) -> Any:
+        """Return the answer to a request that is no charge; raise ``Unavailable`` or ``Refused``."""
         try:
-            return request()
+            return self._send(method, *path, **params)
         except (stripe.APIConnectionError, stripe.RateLimitError) as error:
             raise Unavailable(_named(error)) from None
         except stripe.StripeError as error:
@@ -422,20 +413,16 @@ class StripeGateway:
             # What is no error object, such as the page of a proxy, has a status that the SDK sorts under no class.
             raise (Refused if error.http_status in REFUSED else Unavailable)(_named(error)) from None
 
+    def _send(self, method: str, *path: str, **params: Any) -> Any:
+        """Return an answer, parsed as JSON and no more: an object of the SDK for each part of it costs twice the call.
+
+        Names and ids are the parts of the path; parameters and the SDK's options have names that do not meet.
+        """
+        return self._stripe.raw_request(method, "/".join(("/v1", *(quote(part, safe="") for part in path))), **params)
+
 
 def _options(account: str | None, key: str | None = None) -> Any:
     return {k: v for k, v in (("stripe_account", account), ("idempotency_key", key)) if v is not None}
-
-
-def _plain(found: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = found.to_dict()
-    return plain
-
-
-def _as_sent(found: Any) -> dict[str, Any]:
-    """Return the body of an answer as JSON has it: the SDK makes numbers of decimal texts, which JSON cannot store."""
-    sent: dict[str, Any] = json.loads(found.last_response.body)
-    return sent
 
 
 def _named(error: stripe.StripeError) -> str:

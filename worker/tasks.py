@@ -154,7 +154,10 @@ def clean_up() -> None:
     """Delete what is not needed any more; once a day, of the many times beat asks."""
     if not jobs.begin(app.engine(), "clean_up"):
         return
-    gone = retention.clean_up(app.engine(), timedelta(days=load_settings().keep_events_days))
+    settings = load_settings()
+    gone = retention.clean_up(app.engine(), timedelta(days=settings.keep_events_days))
+    if settings.keep_history_days is not None:
+        gone["history"] = retention.forget(app.engine(), app.now() - timedelta(days=settings.keep_history_days))
     jobs.done(app.engine(), "clean_up", gone)
     log.info("clean_up", **gone)
 

@@ -12,13 +12,15 @@ from operator import le
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert
+from sqlalchemy import Engine, insert, text
 from sqlalchemy import event as happening
 
+from benchmarks.waiting import multiply
 from schedules import Policy
 from tests.worker.bench import Bench, Scripted, Serve
-from tests.worker.builders import FUNDS, START, case_row, event, invoice, one, opened, the_attempts, the_case
+from tests.worker.builders import DAY, FUNDS, START, case_row, event, invoice, one, opened, sql, the_attempts, the_case
 from worker import charging, inbox, sweep
+from worker.leases import claim_due
 from worker.limits import Limits
 from worker.models import cases
 
@@ -28,8 +30,8 @@ MOST = {
     "keep 100 events": (1, 1),
     "drain 100 failures": (7, 2),  # find, a savepoint, cases, their histories, events; find none
     "handle an event": (10, 3),  # find, a savepoint, case, its facts in two, its news, event; find none
-    "tick, nothing due": (15, 6),  # events, cases, suspects, messages, webhooks, each with what is held already
-    "tick, 100 due": (15, 6),
+    "tick, nothing due": (4, 4),  # events, cases, suspects, messages, webhooks, each with what is held already
+    "tick, 100 due": (6, 5),
     "attempt, approved": (27, 6),  # take, stops, read at a pace, decide, write down, charge at a pace, settle, close
     "attempt, declined": (24, 6),  # the same, and planned anew instead of closed
 }
@@ -163,3 +165,106 @@ def about_to_charge(serve: Serve, answer: str) -> Bench:
     street.go_on()
     street.instant[0] = the_case(street.engine).due_at
     return street
+
+
+WAITING = 20_000
+BY = {"ix_cases_due", "ix_outbox_due", "pk_cases"}
+READ = 2  # rows of the table for each one that may be under way: found by the index, and again to be leased
+MOST_BYTES = 1_140  # at twenty thousand; at a million it is 980, for hash indexes grow by doubling
+
+
+@pytest.fixture
+def backlog(serve: Serve) -> Bench:
+    """Give a bank beside many cases that wait as one does that was read and planned, and a few that are due."""
+    street = serve()
+    street.hear(START)
+    street.work(START)
+    multiply(street.engine, WAITING)
+    sql(street.engine, "UPDATE cases SET due_at = :now - id * interval '1 ms' WHERE id > 1 AND id % 20 = 0", now=START)
+    vacuum(street.engine)
+    return street
+
+
+def vacuum(engine: Engine) -> None:
+    """Have the planner know what there is."""
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as db:
+        db.execute(text("VACUUM (ANALYZE) cases"))
+
+
+def plans(engine: Engine, work: Callable[[], object]) -> list[Node]:
+    """Do some work, and return the plan of each of its statements as it runs on what there was before."""
+    sent: list[tuple[str, Any]] = []
+
+    def note(_db: Any, _cursor: Any, statement: str, values: Any, *_more: Any) -> None:
+        sent.append((statement, values))
+
+    happening.listen(engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        happening.remove(engine, "before_cursor_execute", note)
+    sql(engine, "UPDATE cases SET lease_token = NULL, lease_until = NULL WHERE lease_token IS NOT NULL")
+    vacuum(engine)
+    with engine.connect() as db:  # and nothing is committed
+        return [db.exec_driver_sql(EXPLAIN + each, values).scalar_one()[0]["Plan"] for each, values in sent]
+
+
+EXPLAIN = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) "
+Node = dict[str, Any]
+
+
+def nodes(plan: Node) -> Iterator[Node]:
+    """Yield a plan and all that is in it."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
+
+
+def read(plan: Node) -> int:
+    """Return how many rows of cases a statement looks at, those that do not fit as well."""
+    scans = [each for each in nodes(plan) if each.get("Relation Name") == "cases" and "Scan" in each["Node Type"]]
+    rows = (each["Actual Loops"] * (each["Actual Rows"] + each.get("Rows Removed by Filter", 0)) for each in scans)
+    return int(sum(rows))
+
+
+def test_the_sweep_reads_what_it_may_claim_and_nothing_else(backlog: Bench) -> None:
+    """Its very statements go by the index of what is due, in its order, whatever else waits or is due."""
+    desk, hints = backlog.desk(START), list[int]()
+    most = int(sweep.A_SECOND * sweep.patience(desk))
+    sent = plans(backlog.engine, lambda: sweep.tick(desk, lambda _task, row, _token: hints.append(row)))
+    ours = [plan for plan in sent if read(plan)]
+    assert len(hints) == most < one(backlog.engine, "SELECT count(*) FROM cases WHERE due_at <= :now", now=START)
+    assert len(ours) == 3  # is there any, how many may be claimed, and the claim
+    for plan in ours:
+        assert {each["Index Name"] for each in nodes(plan) if "Index Name" in each} <= BY
+        assert not [each["Node Type"] for each in nodes(plan) if "Sort" in each["Node Type"]]
+        assert "Seq Scan" not in {each["Node Type"] for each in nodes(plan) if each.get("Relation Name") == "cases"}
+        assert read(plan) <= READ * most
+
+
+def test_a_look_in_vain_reads_nothing(backlog: Bench) -> None:
+    """However many wait."""
+    desk = backlog.desk(START - DAY)
+    assert sum(map(read, plans(backlog.engine, lambda: sweep.tick(desk, lambda *_: None)))) == 0
+
+
+def test_a_lease_touches_no_index(backlog: Bench) -> None:
+    """A claim costs a version of the row within its page, and nothing in any index."""
+    elsewhere = text(
+        "SELECT pg_stat_get_xact_tuples_updated(o) - pg_stat_get_xact_tuples_hot_updated(o) FROM oid(:o) o"
+    )
+    table = {"o": one(backlog.engine, "SELECT CAST(CAST('cases' AS regclass) AS oid)")}
+    with backlog.engine.begin() as db:
+        before = db.execute(elsewhere, table).scalar_one()
+        assert len(claim_due(db, cases, START, 50, 60)) == 50
+        assert db.execute(elsewhere, table).scalar_one() == before
+
+
+def test_a_waiting_case_is_small(serve: Serve) -> None:
+    """Its row as the product writes it, with all indexes."""
+    street = serve()
+    sql(street.engine, "TRUNCATE cases CASCADE")  # of what other tests left behind nothing counts
+    street.hear(START)
+    street.work(START)
+    multiply(street.engine, WAITING)
+    assert one(street.engine, "SELECT pg_total_relation_size('cases') / count(*) FROM cases") <= MOST_BYTES

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +16,19 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, event, make_url, text
 from sqlalchemy.exc import IntegrityError
 
-from tests.worker.builders import START, add_attempt, add_case, add_notice, one, sql
+from schedules import Card
+from tests.worker.builders import (
+    CARD,
+    FUNDS,
+    START,
+    add_attempt,
+    add_case,
+    add_notice,
+    one,
+    sql,
+    the_attempts,
+    the_case,
+)
 from tests.worker.builders import event as an_event
 from worker import database, inbox, models
 from worker.app import make_engine
@@ -114,6 +128,37 @@ def test_renewals_known_before_foreign_charges_keep_their_charge(empty: Engine) 
     add_attempt(empty, None, state="foreign", settled_at=START, idempotency_key="ch_9")
     migrate(empty, "0001")
     assert one(empty, "SELECT string_agg(state, ',') FROM attempts") == "sent"
+
+
+def test_rows_from_before_they_were_packed_are_read_as_before(empty: Engine) -> None:
+    """Facts keep their names for whoever reads them; the way back stores them as objects again."""
+    database.upgrade(empty)
+    migrate(empty, "0016")
+    given = {"decline": json.dumps(asdict(FUNDS)), "card": json.dumps(asdict(CARD)), "at": START}
+    sql(
+        empty,
+        "INSERT INTO cases (payment_id, customer_id, amount_minor, currency, failed_at, decline, failed_card, card,"
+        """ due_at, step) VALUES ('in_1', 'cus_1', 1, 'usd', :at, :decline, '{}', :card, :at,"""
+        """ '{"step": "refresh", "at": "2026-01-12T15:00:00Z", "reasons": ["class: funds"]}')""",
+        **given,
+    )
+    sql(
+        empty,
+        "INSERT INTO attempts (case_id, payment_id, number, idempotency_key, state, at, card, decline, amount_minor,"
+        " currency) VALUES (1, 'in_1', 1, 'k1', 'sent', :at, :card, NULL, 1, 'usd'),"
+        " (NULL, 'in_2', 1, 'k2', 'sent', :at, :card, 'null', 1, 'usd')",
+        at=START,
+        card=given["card"],
+    )
+    database.upgrade(empty)
+    row, tried = the_case(empty), [*the_attempts(empty, 1), *the_attempts(empty, None)]
+    assert (row.card, row.failed_card, row.decline) == (asdict(CARD), asdict(Card()), asdict(FUNDS))
+    assert [(each.card, each.decline) for each in tried] == [(asdict(CARD), None)] * 2
+    assert (row.step, row.methods_seen) == ({"step": "refresh", "at": "2026-01-12T15:00:00Z"}, [])
+    migrate(empty, "0016")
+    assert one(empty, "SELECT decline FROM cases") == asdict(FUNDS)
+    assert one(empty, "SELECT card FROM attempts WHERE number = 1 AND case_id = 1") == asdict(CARD)
+    assert one(empty, "SELECT count(*) FROM attempts WHERE decline IS NULL") == 2
 
 
 def test_a_database_without_migrations_is_refused_by_name(empty: Engine) -> None:

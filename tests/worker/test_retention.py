@@ -9,9 +9,10 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import Engine
 
-from tests.worker.builders import START, add_attempt, add_case, event, one, opened, sql
+from tests.worker.builders import DAY, HOUR, START, add_attempt, add_case, event, one, opened, payment, sql, told
 from worker import inbox, watch
-from worker.retention import clean_up
+from worker.cases import record
+from worker.retention import clean_up, forget
 from worker.settings import Settings
 
 KEEP = timedelta(days=90)
@@ -78,6 +79,31 @@ def test_cases_attempts_and_history_stay(engine: Engine) -> None:
     before = one(engine, counted)
     clean_up(engine, timedelta(days=31))
     assert one(engine, counted) == before
+
+
+def test_histories_go_some_time_after_their_case_has_ended(engine: Engine) -> None:
+    """In batches of two, past an old case that is open; what was disputed stays, for reports."""
+    waits, ended = opened(engine), opened(engine, payment(2))
+    close = "UPDATE cases SET state = 'lost', due_at = NULL, closed_at = :at WHERE id = :id"
+    sql(engine, close, id=ended, at=START + HOUR)
+    with engine.begin() as db:
+        for what in ("disputed", "failed", "refunded", "failed"):
+            record(db, ended, START + HOUR, what, {})
+    lately = opened(engine, payment(3), now=START + DAY)
+    sql(engine, close, id=lately, at=START + 2 * DAY)
+    lines = len(told(engine, waits)), len(told(engine, lately))
+    assert forget(engine, START + DAY, batch=2) == 4
+    assert (len(told(engine, waits)), len(told(engine, lately))) == lines
+    assert told(engine, ended) == ["disputed", "refunded"]
+    assert forget(engine, START + DAY, batch=2) == 0
+
+
+def test_a_history_that_is_young_is_not_looked_through(engine: Engine) -> None:
+    """The first batch that ends later is the last one."""
+    first, last = opened(engine, now=START + DAY), opened(engine, payment(2), now=START)
+    sql(engine, "UPDATE cases SET state = 'lost', due_at = NULL, closed_at = :at", at=START + HOUR)
+    assert forget(engine, START + 2 * HOUR, batch=1) == 0
+    assert (len(told(engine, first)), len(told(engine, last))) == (2, 2)
 
 
 def test_events_are_kept_for_longer_than_the_provider_lists_them() -> None:

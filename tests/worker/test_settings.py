@@ -40,6 +40,7 @@ VALUES = {
     "READ_SECONDS": "2",
     "REQUESTS_PER_SECOND": "20",
     "KEEP_EVENTS_DAYS": "40",
+    "KEEP_HISTORY_DAYS": "400",
     "LEASE_SECONDS": "60",
 }
 
