@@ -15,6 +15,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     DateTime,
     Double,
     ForeignKey,
@@ -202,6 +203,7 @@ cases = Table(
     Column("asked_at", INSTANT),  # an operator wants a charge
     Column("decline_class", Text),  # of the latest decision, to find cases by
     Column("arm", Text, nullable=False, server_default="a"),
+    Column("segment", Text),  # whose policy it follows; none: the usual one
     Column("recovered_by", Text),
     Column("closed_at", INSTANT),
     CheckConstraint(one_of("state", (*OPEN_STATES, *OUTCOMES)), name="state"),
@@ -275,7 +277,8 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", BigInteger, Identity(), primary_key=True),
-    Column("case_id", BigInteger, ForeignKey("cases.id"), nullable=False),
+    Column("case_id", BigInteger, ForeignKey("cases.id")),  # none: about a subscription whose payments pass
+    Column("subscription_id", Text, ForeignKey("subscriptions.id")),
     Column("customer_id", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -293,6 +296,7 @@ outbox = Table(
     CheckConstraint(one_of("kind", MESSAGES), name="kind"),
     CheckConstraint(one_of("channel", ("mail", "sms", "app", "hook", "stripe")), name="channel"),
     CheckConstraint("merged_into IS NULL OR due_at IS NULL", name="merged_never_leaves"),
+    CheckConstraint("(case_id IS NULL) = (subscription_id IS NOT NULL)", name="about_one"),
     Index(
         "uq_outbox_once",
         "case_id",
@@ -301,6 +305,15 @@ outbox = Table(
         "channel",
         unique=True,
         postgresql_where=text("kind <> 'hook'"),  # a case is planned anew many times
+    ),
+    Index(
+        "uq_outbox_subscription",
+        "subscription_id",
+        "kind",
+        "name",
+        "channel",
+        unique=True,
+        postgresql_where=text("subscription_id IS NOT NULL"),  # a name tells the period that it is about
     ),
     Index("ix_outbox_due", "due_at", "id", postgresql_where=text("due_at IS NOT NULL")),
     Index("ix_outbox_customer_id", "customer_id", "at", postgresql_where=text("kind = 'notice'")),
@@ -331,6 +344,64 @@ history = Table(
     Column("what", Text, nullable=False),
     Column("detail", JSONB, nullable=False),
     Index("ix_history_taken_back", "case_id", postgresql_where=text("what IN ('disputed', 'refunded')")),  # for reports
+)
+
+subscriptions = Table(  # as the provider last showed them
+    "subscriptions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("account", Text),
+    Column("customer_id", Text, nullable=False),
+    Column("status", Text, nullable=False),  # the provider's word, or ``gone``: it shows this one no longer
+    Column("started_at", INSTANT, nullable=False),  # of paying: the end of a trial
+    Column("ended_at", INSTANT),
+    Column("cancel_at", INSTANT),  # automatic renewal is off
+    Column("canceled_at", INSTANT),  # when somebody asked for that, or for the end
+    Column("reason", Text),  # of the cancellation: requested, payment_failed, payment_disputed, as the provider has it
+    Column("feedback", Text),
+    Column("plan", Text),
+    Column("amount_minor", BigInteger),  # of one period; none: the price is not fixed
+    Column("monthly_minor", BigInteger),  # the same for a month
+    Column("currency", Text, nullable=False),
+    Column("country", Text),  # of the customer, else of the card
+    Column("method_id", Text),  # what the next charge takes, by the provider's order
+    Column("method", Text),  # card, sepa_debit, …
+    Column("card", CARD, nullable=False),
+    Column("other_method_id", Text),  # the default of the customer beneath one of the subscription's own
+    Column("other_card", CARD),
+    Column("next_charge_at", INSTANT),  # none: nothing will be charged
+    Column("last_paid_at", INSTANT),
+    Column("read_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    Index("ix_subscriptions_customer_id", "customer_id"),
+    Index("ix_subscriptions_next_charge_at", "next_charge_at", postgresql_where=text("ended_at IS NULL")),
+)
+
+signals = Table(  # what the merchant knows and the provider does not
+    "signals",
+    metadata,
+    Column("id", Text, primary_key=True),  # the sender's own: the same signal twice is one
+    Column("account", Text),
+    Column("customer_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("value", Double, nullable=False),
+    Column("at", INSTANT, nullable=False),
+    Column("received_at", INSTANT, nullable=False, server_default=MACHINE_NOW),
+    Index("ix_signals_customer_id", "customer_id", "at"),
+)
+
+risks = Table(  # one line for each subscription and month: the latest score, and what was seen at the month's first
+    "risks",
+    metadata,
+    Column("subscription_id", Text, ForeignKey("subscriptions.id"), primary_key=True),
+    Column("month", Date, primary_key=True),  # its first day
+    Column("at", INSTANT, nullable=False),  # of the score
+    Column("chance_30", Double, nullable=False),
+    Column("chance_90", Double, nullable=False),
+    Column("reasons", JSON, nullable=False),
+    Column("model", Text),  # the version that scored; none: the rules
+    Column("seen_at", INSTANT, nullable=False),
+    Column("seen", JSON, nullable=False),  # the facts of that instant, to learn from when it is known what came
+    CheckConstraint("chance_30 BETWEEN 0 AND 1 AND chance_90 BETWEEN chance_30 AND 1", name="chances"),
 )
 
 stops = Table(

@@ -101,7 +101,7 @@ def card_of(method: dict[str, Any] | None) -> Card:
 def last_intent(invoice: dict[str, Any]) -> dict[str, Any]:
     """Return the newest payment intent of an invoice: under ``payments`` since 2025-03-31, before on the invoice."""
     paid = (invoice.get("payments") or {}).get("data") or []
-    intents = [_expanded(p.get("payment")).get("payment_intent") for p in paid] or [invoice.get("payment_intent")]
+    intents = [expanded(p.get("payment")).get("payment_intent") for p in paid] or [invoice.get("payment_intent")]
     found = [{"id": i, "latest_charge": True} if isinstance(i, str) else i for i in intents if i]
     return max(found, key=lambda intent: intent.get("created", 0), default={})
 
@@ -119,7 +119,7 @@ def read_objects(
     Without an intent the invoice's own is taken, or the charge that old shapes carry beside it. ``methods`` are all
     that the customer stored, where somebody asked for them.
     """
-    with _shape("an invoice"):
+    with shape("an invoice"):
         own = last_intent(invoice) or {"latest_charge": invoice.get("charge")}
         intent = own if intent is None else intent
         return _reading(invoice, intent, _methods(invoice, intent), methods)
@@ -130,7 +130,7 @@ def read_intent(intent: dict[str, Any], methods: Sequence[dict[str, Any]] = ()) 
 
     Charged is the customer's default method, else the one of the intent. Raises ``UnknownShape`` when it is none.
     """
-    with _shape("a payment intent"):
+    with shape("a payment intent"):
         default = _settings(intent).get("default_payment_method")
         bill = {
             **intent,
@@ -149,17 +149,17 @@ def is_intent(payment_id: str) -> bool:
 
 def is_marked(intent: Mapping[str, Any]) -> bool:
     """Whether the merchant wants this payment intent recovered; never one that an invoice asked for."""
-    return _expanded(intent.get("metadata")).get("dunning") == "recover" and not intent.get("invoice")
+    return expanded(intent.get("metadata")).get("dunning") == "recover" and not intent.get("invoice")
 
 
 def failed_method(intent: dict[str, Any]) -> Any:
     """Return the method that failed, by its id or expanded: an intent that was refused shows no other."""
-    return _expanded(intent.get("last_payment_error")).get("payment_method")
+    return expanded(intent.get("last_payment_error")).get("payment_method")
 
 
 def charge_evidence(charge: dict[str, Any]) -> tuple[Card, Decline]:
     """Return the card of a failed charge object and why it was refused; raise ``UnknownShape`` when it is none."""
-    with _shape("a charge"):
+    with shape("a charge"):
         outcome = charge.get("outcome") or {}
         reason = outcome.get("reason") if outcome.get("type") == "issuer_declined" else None
         codes = {"decline_code": reason, "code": charge.get("failure_code")}
@@ -167,7 +167,7 @@ def charge_evidence(charge: dict[str, Any]) -> tuple[Card, Decline]:
 
 
 @contextmanager
-def _shape(what: str) -> Iterator[None]:
+def shape(what: str) -> Iterator[None]:
     """Turn whatever goes wrong in reading an object into ``UnknownShape``."""
     try:
         yield
@@ -176,36 +176,37 @@ def _shape(what: str) -> Iterator[None]:
         raise UnknownShape(msg) from None
 
 
-def _expanded(value: Any) -> dict[str, Any]:
+def expanded(value: Any) -> dict[str, Any]:
+    """Return an object that is shown whole; an empty one for a mere id, or nothing."""
     return value if isinstance(value, dict) else {}
 
 
 def _subscription(invoice: dict[str, Any]) -> dict[str, Any]:
     parent = (invoice.get("parent") or {}).get("subscription_details") or {}
-    return _expanded(parent.get("subscription") or invoice.get("subscription"))
+    return expanded(parent.get("subscription") or invoice.get("subscription"))
 
 
 def _settings(holder: dict[str, Any]) -> dict[str, Any]:
-    return _expanded(holder.get("customer")).get("invoice_settings") or {}
+    return expanded(holder.get("customer")).get("invoice_settings") or {}
 
 
 def _methods(invoice: dict[str, Any], intent: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the methods on the levels where Stripe looks, in its order; what the charge shows when there are none."""
     levels = (invoice, _subscription(invoice), _settings(invoice))
     found = _distinct(*(level.get("default_payment_method") for level in levels))
-    return found or _distinct(_charged(_expanded(intent.get("latest_charge"))))
+    return found or _distinct(_charged(expanded(intent.get("latest_charge"))))
 
 
 def _distinct(*methods: Any) -> list[dict[str, Any]]:
     """Return the methods that are shown, in order, each once."""
-    found = [method for method in map(_expanded, methods) if method]
+    found = [method for method in map(expanded, methods) if method]
     different = {method["id"]: method for method in found if method.get("id")}
     return [*different.values()] or found[:1]
 
 
 def _own_method(intent: dict[str, Any]) -> dict[str, Any]:
     """Return the method of an intent, after a refusal the one that was refused; none that its customer took away."""
-    method = _expanded(intent.get("payment_method") or failed_method(intent))
+    method = expanded(intent.get("payment_method") or failed_method(intent))
     return {} if "customer" in method and method["customer"] is None else method
 
 
@@ -240,8 +241,8 @@ def _reading(
     stored: Sequence[dict[str, Any]],
     methods: Sequence[dict[str, Any]],
 ) -> Reading:
-    charge, customer = _expanded(intent.get("latest_charge")), _expanded(invoice.get("customer"))
-    charged = _charged(charge) or _expanded(failed_method(intent))
+    charge, customer = expanded(intent.get("latest_charge")), expanded(invoice.get("customer"))
+    charged = _charged(charge) or expanded(failed_method(intent))
     method, *defaults = stored or [{}]
     levels = {each.get("id") for each in (method, *defaults)}
     backups = (each for each in methods if each["id"] not in levels)
@@ -269,13 +270,13 @@ def _reading(
             *(Stored(each["id"], card_of(each)) for each in defaults),
             *(Stored(each["id"], card_of(each), backup=True) for each in backups),
         ),
-        product=_product(_expanded(invoice.get("lines")).get("data")),
+        product=_product(expanded(invoice.get("lines")).get("data")),
     )
 
 
 def _product(lines: Any) -> str | None:
     """Return what the lines of an invoice are for, without the number and the price that Stripe writes around it."""
-    shown = (line.get("description") for line in map(_expanded, lines if isinstance(lines, list) else ()))
+    shown = (line.get("description") for line in map(expanded, lines if isinstance(lines, list) else ()))
     names = (PRICED.sub("", each).strip() for each in shown if isinstance(each, str))
     return ", ".join(dict.fromkeys(filter(None, names))) or None
 
@@ -284,8 +285,8 @@ def _time_zone(customer: dict[str, Any], method: dict[str, Any]) -> str | None:
     """Return the customer's own zone, else that of the customer's address, else that of the method's."""
     written = (customer.get("metadata") or {}).get("time_zone")
     own = written if isinstance(written, str) and written in COUNTRY_OF_ZONE else None
-    addresses = (customer.get("address"), _expanded(method.get("billing_details")).get("address"))
-    zones = (_zone_at(_expanded(address), card_of(method).country) for address in addresses)
+    addresses = (customer.get("address"), expanded(method.get("billing_details")).get("address"))
+    zones = (_zone_at(expanded(address), card_of(method).country) for address in addresses)
     return own or next(filter(None, zones), None)
 
 

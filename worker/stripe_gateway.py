@@ -12,6 +12,7 @@ A decline is an answer, not an exception. What cannot be known is ``Unknown``, a
 
 from __future__ import annotations
 
+import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ EXPAND = [
     "payments.data.payment.payment_intent",
 ]
 EXPAND_INTENT = ["customer.invoice_settings.default_payment_method", "latest_charge", "payment_method"]
+EXPAND_SUBSCRIPTION = ["customer.invoice_settings.default_payment_method", "default_payment_method", "latest_invoice"]
 PAY_TRIES = 3
 MOST_CARDS = 10
 MOST_LISTED, MOST_TYPES = 100, 20  # on one page of a list; of events in one request
@@ -337,7 +339,7 @@ class StripeGateway:
 
     def look(self) -> Look:
         """Return how the account is set up; raise ``Unavailable``, or ``NoAccess`` when the key may read nothing."""
-        found: dict[str, stripe.StripeResponse] = {}
+        found: dict[str, Any] = {}
         refused: dict[str, str] = {}
         for name, wanted in READ.items():
             try:
@@ -347,7 +349,7 @@ class StripeGateway:
         if not found:
             raise NoAccess(next(iter(refused.values())))
         at = parsedate_to_datetime([*found.values()][-1].headers["date"])
-        shown: dict[str, Any] = {name: page.data["data"] for name, page in found.items()}
+        shown = {name: page.data["data"] for name, page in found.items()}
         retried = sum(_retried(each) for each in shown.get("invoices", ()))
         return Look(at, refused, retried, tuple(map(_endpoint, shown.get("webhook_endpoints", ()))))
 
@@ -384,6 +386,20 @@ class StripeGateway:
         made = {"created": {"gte": int(since.timestamp())}}
         return list(self._every("invoices", {**params, **made}, account))
 
+    def subscriptions(self, account: str | None = None, *, ended: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the subscriptions of an account, the newest first, with method, customer and latest invoice.
+
+        ``ended``: also those that are over. Raises ``Unavailable`` or ``Refused``.
+        """
+        every = {"status": "all"} if ended else {}
+        return self._every(
+            "subscriptions", {"expand": [f"data.{path}" for path in EXPAND_SUBSCRIPTION], **every}, account
+        )
+
+    def subscription(self, subscription_id: str, account: str | None = None) -> dict[str, Any]:
+        """Return one subscription like those; raise ``Gone`` when the provider shows none."""
+        return self._get("subscriptions", subscription_id, expand=EXPAND_SUBSCRIPTION, **_options(account))
+
     def _every(self, name: str, params: dict[str, Any], account: str | None) -> Iterator[dict[str, Any]]:
         """Yield everything that a list holds, page by page; what is added meanwhile stands before the first page."""
         after: dict[str, Any] = {"limit": MOST_LISTED}
@@ -395,8 +411,8 @@ class StripeGateway:
             after["starting_after"] = page["data"][-1]["id"]
 
     def _get(self, *path: str, **params: Any) -> dict[str, Any]:
-        """Return what there is; raise ``Unavailable`` or ``Refused``."""
-        found: dict[str, Any] = self._ask("get", *path, **params).data
+        """Return what there is, in plain dictionaries; the SDK's are ordered. Raises ``Unavailable`` or ``Refused``."""
+        found: dict[str, Any] = json.loads(self._ask("get", *path, **params).body)
         return found
 
     def _ask(self, method: str, *path: str, **params: Any) -> Any:
