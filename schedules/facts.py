@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,8 @@ class Decline:
 class FailedPayment:
     """One renewal that failed: what opens a case.
 
-    ``payment_id`` is the id of the invoice, or of a payment intent without one (``pi_…``).
+    ``payment_id`` is the id of the invoice, or of a payment intent without one (``pi_…``). ``plan`` are the names of its
+    prices, joined by ``+``.
 
     Raises ``ValueError`` for a naive ``failed_at``; it is turned into UTC otherwise.
     """
@@ -71,6 +73,7 @@ class FailedPayment:
     time_zone: str | None = None
     locale: str | None = None
     tenure_days: int | None = None
+    plan: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "failed_at", utc(self.failed_at))
@@ -135,6 +138,11 @@ class Facts:
     def refusal(self) -> FailedPayment | PastAttempt:
         """The latest refusal of the stored credential, else the latest of the case."""
         return (self.refused or self.refusals)[-1]
+
+
+def by_name(facts: Card | Decline) -> dict[str, Any]:
+    """Return the facts of a card or a decline by name; a plain copy, for they hold nothing but text and numbers."""
+    return {name: getattr(facts, name) for name in facts.__slots__}
 
 
 def utc(instant: datetime) -> datetime:

@@ -7,7 +7,7 @@ change the case is planned again, and ``due_at`` says when somebody has to look.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
@@ -26,6 +26,7 @@ from schedules import (
     next_step,
 )
 from schedules.decide import last_word
+from schedules.facts import by_name
 from schedules.steps import as_json, utc_text
 from worker.bulk import insert_all
 from worker.cards import Stored, choose, refreshed
@@ -74,7 +75,7 @@ def open_cases(
 
 def _first_row(payment: FailedPayment, account: str | None, policy: Policy, now: datetime) -> dict[str, Any]:
     """Return the case of a failed payment with its first step: until it is read, nothing else has a say in that."""
-    card, arm = asdict(payment.card), policy.experiment.arm_of(payment.customer_id)
+    card, arm = by_name(payment.card), policy.experiment.arm_of(payment.customer_id)
     step = next_step(Facts(payment, payment.card), policy.of(arm), now)
     return {
         "payment_id": payment.payment_id,
@@ -84,7 +85,7 @@ def _first_row(payment: FailedPayment, account: str | None, policy: Policy, now:
         "amount_minor": payment.amount_minor,
         "currency": payment.currency,
         "failed_at": payment.failed_at,
-        "decline": asdict(payment.decline),
+        "decline": by_name(payment.decline),
         "failed_card": card,
         "card": card,
         "time_zone": payment.time_zone,
@@ -287,7 +288,7 @@ def store_reading(db: Connection, row: Row[Any], reading: Reading, news: int, no
     by_hand = _by_hand(row, reading, chosen)
     outcome = refreshed(Card(**row.card), chosen.card, row.method_id, reading.method_id)
     found = {
-        "card": asdict(chosen.card),
+        "card": by_name(chosen.card),
         "method_id": reading.method_id,
         "pay_with": chosen.method_id if chosen.method_id != (reading.method_id or "") else None,
         "methods_seen": sorted({*row.methods_seen, row.method_id, *_ids(reading)} - {None, reading.method_id}),
@@ -339,12 +340,12 @@ def _evidence(db: Connection, row: Row[Any], reading: Reading, now: datetime) ->
         return seen
     charge = _elsewhere(row, reading)
     if charge is None:
-        told = asdict(reading.decline) if reading.decline else {}
-        failed = {"failed_charge_id": reading.charge_id, "decline": told, "failed_card": asdict(reading.charged)}
+        told = by_name(reading.decline) if reading.decline else {}
+        failed = {"failed_charge_id": reading.charge_id, "decline": told, "failed_card": by_name(reading.charged)}
         return seen | failed
     keep_foreign(db, charge, row.id)
     record(db, row.id, now, "charged_elsewhere", {"charge": charge.id, "charged_at": utc_text(charge.at)})
-    return seen if row.failed_card.get("fingerprint") else {**seen, "failed_card": asdict(charge.card)}
+    return seen if row.failed_card.get("fingerprint") else {**seen, "failed_card": by_name(charge.card)}
 
 
 def _of_an_attempt(db: Connection, row: Row[Any], reading: Reading) -> bool:
@@ -353,7 +354,7 @@ def _of_an_attempt(db: Connection, row: Row[Any], reading: Reading) -> bool:
     latest = select(func.max(attempts.c.number)).where(mine, answered).scalar_subquery()
     unnamed = and_(attempts.c.number == latest, attempts.c.state == "declined", attempts.c.charge_id.is_(None))
     made_it = update(attempts).where(mine, or_(attempts.c.charge_id == reading.charge_id, unnamed))
-    told = {"decline": asdict(reading.decline) if reading.decline else {}, "charge_id": reading.charge_id}
+    told = {"decline": by_name(reading.decline) if reading.decline else {}, "charge_id": reading.charge_id}
     return db.execute(made_it.values(told)).rowcount > 0
 
 
@@ -378,11 +379,11 @@ def keep_foreign(db: Connection, charge: FailedCharge, case_id: int | None = Non
         "state": "foreign",
         "at": charge.at,
         "settled_at": MACHINE_NOW,
-        "card": asdict(charge.card),
+        "card": by_name(charge.card),
         "fingerprint": charge.card.fingerprint,
         "amount_minor": charge.amount_minor,
         "currency": charge.currency,
-        "decline": asdict(charge.decline),
+        "decline": by_name(charge.decline),
         "charge_id": charge.id,
     }
     told = upsert(attempts).values(values)

@@ -6,7 +6,7 @@ reading first; only then, and only while the key is young, is the same request s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import UUID
@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import Connection, Engine, Row, Text, bindparam, func, insert, select, update
 
 from schedules import Card, Charge, Contact, Decline, Policy, Step
+from schedules.facts import by_name
 from worker import stops
 from worker.cases import (
     CHANGED,
@@ -88,6 +89,7 @@ class Held:
     customer_id: str
     account: str | None
     arm: str
+    charge_id: str | None
     due: Due | None = None
 
 
@@ -120,7 +122,7 @@ def _take(desk: Desk, case_id: int, hint: UUID) -> Held | None:
         row = take_over(db, case_id, hint, desk.lease_seconds)
         if row is None:
             return None
-        held = Held(case_id, row.lease_token, row.payment_id, row.customer_id, row.account, row.arm)
+        held = Held(case_id, row.lease_token, row.payment_id, row.customer_id, row.account, row.arm, row.charge_id)
         return replace(held, due=_first(db, held, row, desk))
 
 
@@ -164,7 +166,7 @@ def _give_up(desk: Desk, held: Held, not_before: datetime, error: str) -> None:
 
 
 def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
-    reading = _read(desk, held)
+    reading = _read(desk, held, held.charge_id)
     if desk.policy.hands_off:
         reading = _stop_others(desk, held, reading)
     with desk.engine.begin() as db:
@@ -194,7 +196,7 @@ def _speak(desk: Desk, held: Held, _due_now: Due) -> Due | None:
 
 def _charge(desk: Desk, held: Held, due: Due) -> Due | None:
     """Read first; write the attempt down; call; settle."""
-    reading = _stop_others(desk, held, _read(desk, held))
+    reading = _stop_others(desk, held, _read(desk, held, held.charge_id))
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
         _one_at_a_time(db, row.card["fingerprint"])
@@ -225,8 +227,8 @@ def _stopped(db: Connection, held: Held, now: datetime) -> bool:
     return True
 
 
-def _read(desk: Desk, held: Held) -> Reading:
-    return desk.gateway.read(held.payment_id, held.account, backups=desk.policy.other_cards)
+def _read(desk: Desk, held: Held, known: str | None = None) -> Reading:
+    return desk.gateway.read(held.payment_id, held.account, backups=desk.policy.other_cards, known=known)
 
 
 def _pay(desk: Desk, held: Held, attempt: Row[Any], *, again: bool = False) -> Outcome:
@@ -298,7 +300,7 @@ def _as_attempt(outcome: Outcome) -> dict[str, Any]:
         case Paid():
             return {"state": "succeeded"}
         case Declined():
-            return {"state": "declined", "decline": asdict(outcome.decline), "charge_id": outcome.charge_id}
+            return {"state": "declined", "decline": by_name(outcome.decline), "charge_id": outcome.charge_id}
         case Processing():
             return {"state": "processing"}
         case Unknown():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from datetime import datetime
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from worker.installation import as_json, installation, instant_named, show
 from worker.progress import progress
 
 MANY = 20
+COLLECT_AFTER = 100_000  # objects: what a file is read into holds no circles, and looking for some took a sixth
 
 
 @click.command()
@@ -20,6 +22,7 @@ MANY = 20
 def ingest(file: BinaryIO, as_json: bool) -> None:
     """Keep the Stripe events of FILE (- is standard input) and open their cases."""
     counts = eventfile.Counts()
+    gc.set_threshold(COLLECT_AFTER)
     with installation(), progress("events", quiet=as_json) as step:
         values = eventfile.read_values(file)
         for number, _ in enumerate(eventfile.ingest(app.engine(), app.policy(), app.now(), values, counts), start=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
 
 WHOSE = ("", "billing_", "business_", "cardholder_", "customer_", "individual_", "payer_", "shipping_", "verified_")
@@ -36,7 +37,7 @@ MARK = "dunning"  # the one key of metadata that is read
 # Ids, codes and versions. Sentences, addresses and links to pages are none.
 CODE = re.compile(r"[\w.:-]{1,255}", re.ASCII)
 IS_CODE = CODE.fullmatch
-PLAIN, NESTED = frozenset((int, bool, type(None))), frozenset((dict, list))
+PLAIN, NESTED = frozenset((int, bool, type(None))), frozenset((dict, list))  # plain say nothing of a person
 DEEPEST = 50  # levels of a payload; what writes it down calls itself for each
 
 
@@ -53,7 +54,12 @@ def impersonal(value: Any, levels: int = DEEPEST) -> Any:
         msg = f"nested deeper than {DEEPEST} levels"
         raise ValueError(msg)
     if kind is dict:
-        return {key: _field(key, item, levels - 1) for key, item in value.items() if IS_CODE(key)}
+        levels -= 1
+        return {
+            key: item if type(item) in PLAIN and key not in PERSONAL else _field(key, item, levels)
+            for key, item in value.items()
+            if _is_name(key)
+        }
     if kind is list:
         return [impersonal(item, levels - 1) for item in value]
     if kind is float and value - value != 0:
@@ -62,11 +68,15 @@ def impersonal(value: Any, levels: int = DEEPEST) -> Any:
     return value
 
 
+@lru_cache(maxsize=4096)
+def _is_name(key: str) -> bool:
+    """Whether a field may keep its name; objects of a kind have the same ones."""
+    return IS_CODE(key) is not None
+
+
 def _field(key: str, item: Any, levels: int) -> Any:
     if key in PERSONAL:
         return None
-    if type(item) in PLAIN:  # as most are: they say nothing of a person
-        return item
     if key == "metadata":
         return {MARK: impersonal(item[MARK], levels)} if isinstance(item, dict) and MARK in item else {}
     return impersonal(item, levels)

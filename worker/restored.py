@@ -7,13 +7,13 @@ their end and handled, every charge of ours has its attempt again, and every ope
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from schedules.facts import by_name
 from worker import stops
 from worker.cases import keep_foreign, means_of, next_number, record, unresolved
 from worker.catchup import LATE, accounts, cursor_of
@@ -105,7 +105,7 @@ def _attempt(db: Connection, told: list[Event], case: Row[Any] | None) -> dict[s
         "fingerprint": case.card.get("fingerprint") if case else None,
         "amount_minor": case.amount_minor if case else 0,
         "currency": case.currency if case else "",
-        "decline": asdict(failed.decline) if failed and state == "declined" else None,
+        "decline": by_name(failed.decline) if failed and state == "declined" else None,
         "charge_before": case.charge_id if case else None,
     }
 

@@ -6,7 +6,7 @@ What has ended is read in full the first time only; later nights read what has n
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
 from itertools import islice
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Engine, select, update
 
+from schedules.facts import by_name
 from worker.bulk import insert_all
 from worker.models import MACHINE_NOW, subscriptions
 from worker.readings import UnknownShape, card_of, expanded, instant, shape
@@ -109,9 +110,9 @@ def read_subscription(shown: dict[str, Any], account: str | None = None) -> dict
             "country": (customer.get("address") or {}).get("country") or card.country,
             "method_id": method.get("id"),
             "method": method.get("type"),
-            "card": asdict(card),
+            "card": by_name(card),
             "other_method_id": other.get("id"),
-            "other_card": asdict(card_of(other)) if other else None,
+            "other_card": by_name(card_of(other)) if other else None,
             "next_charge_at": _next_charge(shown, period_end, cancel_at),
             "last_paid_at": _at((paid.get("status_transitions") or {}).get("paid_at")),
         }
