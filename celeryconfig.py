@@ -47,6 +47,6 @@ beat_schedule = {
     for name, seconds in (
         ("tick", _settings.tick_seconds),
         ("catch_up", 300.0),
-        *((hourly, 3600.0) for hourly in ("sweep_invoices", "audit", "clean_up")),
+        *((hourly, 3600.0) for hourly in ("sweep_invoices", "audit", "clean_up", "risk", "prevent")),
     )
 }

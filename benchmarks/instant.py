@@ -12,7 +12,7 @@ from worker.stripe_gateway import Outcome, Paid
 class Instant:
     """Answers as the gateway does, about the invoices of ``benchmarks.renewals``."""
 
-    def read(self, payment_id: str, account: str | None = None, *, backups: bool = False) -> Reading:  # noqa: ARG002
+    def read(self, payment_id: str, *_told: Any, **_more: Any) -> Reading:
         """Return an unpaid invoice."""
         number = payment_id.removeprefix("in_")
         failed = renewal(number)

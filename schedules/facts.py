@@ -56,8 +56,8 @@ class Decline:
 class FailedPayment:
     """One renewal that failed: what opens a case.
 
-    ``payment_id`` is the id of the invoice, or of a payment intent without one (``pi_…``). ``plan`` are the names of its
-    prices, joined by ``+``.
+    ``payment_id`` is the id of the invoice, or of a payment intent without one (``pi_…``). ``plan`` are the
+    names of its prices, joined by ``+``.
 
     Raises ``ValueError`` for a naive ``failed_at``; it is turned into UTC otherwise.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,25 @@ from typing import Any
 from schedules.arms import CONTROL, A, B, Experiment
 from schedules.budgets import MONTH_HOURS, YEAR_HOURS, Limit
 from schedules.declines import TABLE, DeclineClass, Row
+from schedules.facts import FailedPayment
 from schedules.hours import Window
 from schedules.learned import Model
 from schedules.places import ZONES_OF_COUNTRY
-from schedules.tables import PolicyError, over
+from schedules.segments import Segment
+from schedules.tables import PolicyError, new, over
 
 ENDINGS = ("leave", "cancel", "mark_uncollectible", "pause", "release")
+# A draw is one for all, and the budget of a card for all who pay with it.
+NEVER_OF_A_SEGMENT = {"budgets", "experiment", "rival", "segments"}
 GAPS = ("retry_later", "retry_soon")
 NIGHT = "00:30 to 06:00 is night, when nobody is charged or written to: no window may reach into it"
 WINDOWS = ("funds", "payday", "unexplained", "limit", "retry_soon", "new_credential", "contact", "sms")
 # A channel of the notices, and the window it keeps.
 CHANNELS = {"mail": "contact", "sms": "sms", "app": "contact"}
-HOOKS = ("case.opened", "case.planned", "case.recovered", "case.lost", "case.canceled", "case.released")
+HOOKS = (
+    *("case.opened", "case.planned", "case.recovered", "case.lost", "case.canceled", "case.released"),
+    *("subscription.auto_renew_off", "subscription.auto_renew_on"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +140,16 @@ class Policy:
     notice_thanks: bool = False
     notice_expiring: bool = False
     contacts_per_week: int = 2
-    optional: tuple[str, ...] = ("reminder", "second_reminder", "thanks", "expiring")
+    optional: tuple[str, ...] = ("reminder", "second_reminder", "thanks", "expiring", "renewal", "renewal_card")
     channels: tuple[str, ...] = ("mail",)
     hooks: tuple[str, ...] = ()
     excluded_countries: tuple[str, ...] = ("IN",)
     explore_percent: int = 0
     attempt_cost_percent: int = 9
     notice_cost_percent: int = 20
+    prevent_percent: int = 75
+    prevent_prefer: bool = False
+    prevent_notice: bool = False
     gaps_hours: Mapping[str, tuple[int, ...]] = field(default_factory=_gaps)
     windows: Mapping[str, Window] = field(default_factory=_windows)
     budgets: Mapping[str, tuple[Limit, ...]] = field(default_factory=_budgets)
@@ -148,6 +158,7 @@ class Policy:
     experiment: Experiment = field(default_factory=Experiment)
     rival: Policy | None = None
     model: Model | None = None
+    segments: tuple[tuple[Segment, Policy], ...] = ()
 
     def __post_init__(self) -> None:
         for key, wrong, reason in self._contradictions():
@@ -177,6 +188,7 @@ class Policy:
             ("explore_percent", not 0 <= self.explore_percent <= 100, "expected 0 to 100 percent"),
             ("attempt_cost_percent", not 0 <= self.attempt_cost_percent <= 100, "expected 0 to 100 percent"),
             ("notice_cost_percent", not 0 <= self.notice_cost_percent <= 100, "expected 0 to 100 percent"),
+            ("prevent_percent", not 0 <= self.prevent_percent <= 100, "expected 0 to 100 percent"),
             ("contacts_per_week", not 1 <= self.contacts_per_week <= 7, "expected 1 to 7 notices"),
             ("channels", not self.channels or _other_than(self.channels, CHANNELS), _some_of(CHANNELS)),
             ("hooks", _other_than(self.hooks, HOOKS), _some_of(HOOKS)),
@@ -191,6 +203,7 @@ class Policy:
                 f"expected hours of {span}",
             ),
             ("windows", set(self.windows) != set(WINDOWS), f"expected exactly {', '.join(WINDOWS)}"),
+            ("segments", len({who.name for who, _ in self.segments}) < len(self.segments), "expected different names"),
             *((f"windows.{name}", each.at_night, NIGHT) for name, each in self.windows.items()),
         )
 
@@ -199,13 +212,26 @@ class Policy:
         """The merchant's own rows of the decline table; of two for one code the later counts."""
         return tuple(rule.row for rule in self.declines)
 
-    def of(self, arm: str) -> Policy:
-        """Return what an arm's customers get: this policy, its rival, or nothing at all."""
+    def of(self, arm: str, segment: str | None = None) -> Policy:
+        """Return what an arm's customers get: this policy, its rival, or nothing at all.
+
+        A segment changes the first two, each in its own way of being; one that is not there any more changes nothing.
+        """
         if arm == CONTROL:
             take_over = self.take_over and self.experiment.control == "observe"
-            alone = replace(self, hands_off=True, take_over=take_over, ending="leave")
+            alone = replace(self, hands_off=True, take_over=take_over, ending="leave", segments=())
             return replace(alone, notice_ended=False, notice_thanks=False, notice_expiring=False)
-        return self.rival or self if arm == B else self
+        chosen = self.rival or self if arm == B else self
+        return next((policy for who, policy in chosen.segments if who.name == segment), chosen)
+
+    def segment_of(self, payment: FailedPayment) -> str | None:
+        """Return the name of the first segment that a payment fits, if there is one."""
+        return next((who.name for who, _ in self.segments if who.fits(payment)), None)
+
+    @property
+    def every(self) -> tuple[Policy, ...]:
+        """Every policy that somebody follows: those of the arms, each followed by those of its segments."""
+        return tuple(each for arm in self.arms.values() for each in (arm, *(policy for _, policy in arm.segments)))
 
     @property
     def arms(self) -> Mapping[str, Policy]:
@@ -225,10 +251,12 @@ class Policy:
         Raises ``PolicyError`` naming the file, the key and the reason.
         """
         try:
-            given = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-            rival = given.pop("rival", None)
-            chosen = _over(cls(), given, Path(path).parent)
-            return chosen if rival is None else replace(chosen, rival=_rival(chosen, rival, Path(path).parent))
+            given, folder = tomllib.loads(Path(path).read_text(encoding="utf-8")), Path(path).parent
+            rival, segments = given.pop("rival", None), given.pop("segments", [])
+            chosen = _over(cls(), given, folder)
+            other = None if rival is None else _rival(chosen, rival, folder)
+            other = other and replace(other, segments=_segments(other, segments, folder))
+            return replace(chosen, rival=other, segments=_segments(chosen, segments, folder))
         except (OSError, ValueError, TypeError) as error:
             msg = f"policy {path}: {error}"
             raise PolicyError(msg) from error
@@ -236,6 +264,7 @@ class Policy:
 
 def _over(policy: Policy, given: dict[str, Any], folder: Path) -> Policy:
     """Return the policy with a table put over it; the file of a model lies in ``folder`` unless its path is whole."""
+    given = dict(given)
     file = given.pop("model", None)
     chosen = over(policy, given, "")
     if file is None:
@@ -248,13 +277,35 @@ def _over(policy: Policy, given: dict[str, Any], folder: Path) -> Policy:
 
 def _rival(policy: Policy, given: Any, folder: Path) -> Policy:
     """Return the policy with what its rival does otherwise put over it."""
-    if not isinstance(given, dict) or given.keys() & {"experiment", "rival"}:
-        msg = "rival: expected a table of what it does otherwise, with neither experiment nor rival in it"
+    if not isinstance(given, dict) or given.keys() & {"experiment", "rival", "segments"}:
+        msg = "rival: expected a table of what it does otherwise, with neither experiment nor rival in it, nor segments"
         raise PolicyError(msg)
     try:
         return _over(policy, given, folder)
     except PolicyError as error:
         msg = f"rival.{error}"
+        raise PolicyError(msg) from error
+
+
+def _segments(policy: Policy, given: Any, folder: Path) -> tuple[tuple[Segment, Policy], ...]:
+    """Return the segments that a file names, each with the policy that it follows."""
+    if not isinstance(given, list) or not all(isinstance(each, dict) for each in given):
+        msg = "segments: expected tables, each begun by [[segments]]"
+        raise PolicyError(msg)
+    return tuple(_segment(policy, each, f"segments[{i}]", folder) for i, each in enumerate(given))
+
+
+def _segment(policy: Policy, given: dict[str, Any], where: str, folder: Path) -> tuple[Segment, Policy]:
+    """Return who is meant, and the policy with what is otherwise for them put over it."""
+    if wrong := given.keys() & NEVER_OF_A_SEGMENT:
+        msg = f"{where}.{min(wrong)}: cannot be another one for a segment"
+        raise PolicyError(msg)
+    conditions = {each.name for each in fields(Segment)}
+    who: Segment = new(Segment, {key: value for key, value in given.items() if key in conditions}, where)
+    try:
+        return who, _over(policy, {key: value for key, value in given.items() if key not in conditions}, folder)
+    except PolicyError as error:
+        msg = f"{where}.{error}"
         raise PolicyError(msg) from error
 
 

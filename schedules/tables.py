@@ -52,8 +52,8 @@ def _value(kind: Any, value: Any, default: Any, where: str) -> Any:
         inner = get_args(kind)[1]
         return {**default, **{k: _value(inner, v, default.get(k), f"{where}.{k}") for k, v in value.items()}}
     if is_dataclass(kind) and isinstance(value, dict):
-        return over(default, value, f"{where}.") if default is not None else _new(kind, value, where)
-    kind = date if kind == date | None else kind
+        return over(default, value, f"{where}.") if default is not None else new(kind, value, where)
+    kind = {date | None: date, int | None: int, str | None: str}.get(kind, kind)
     if kind in (int, str, bool, time, date) and type(value) is kind:
         return value
     if kind is time and isinstance(value, str):
@@ -63,8 +63,8 @@ def _value(kind: Any, value: Any, default: Any, where: str) -> Any:
     raise PolicyError(msg)
 
 
-def _new(kind: Any, given: Mapping[str, Any], where: str) -> Any:
-    """Build a ``kind`` of which there is no default to put ``given`` over."""
+def new(kind: Any, given: Mapping[str, Any], where: str) -> Any:
+    """Return a ``kind`` of which there is no default to put ``given`` over."""
     hints = get_type_hints(kind)
     if set(given) - set(hints):
         msg = f"{where}.{min(set(given) - set(hints))}: unknown key, expected one of {', '.join(hints)}"

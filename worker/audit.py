@@ -137,8 +137,8 @@ STATEMENTS = (
     ),
     Statement(
         "No message of the last 30 days was given up.",
-        """SELECT o.id, o.case_id, c.payment_id, o.kind, o.name, o.channel, o.error FROM outbox o
-           JOIN cases c ON c.id = o.case_id
+        """SELECT o.id, o.case_id, c.payment_id, o.subscription_id, o.kind, o.name, o.channel, o.error FROM outbox o
+           LEFT JOIN cases c ON c.id = o.case_id
            WHERE o.due_at IS NULL AND o.delivered_at IS NULL AND o.merged_into IS NULL AND o.at >
            CAST(:now AS timestamptz) - interval '30 days' AND o.error NOT LIKE ALL(CAST(:meant AS text[]))""",
         "mend what its error names, then `dunning outbox retry`",
@@ -164,7 +164,8 @@ STATEMENTS = (
 
 def examine(engine: Engine, policy: Policy, now: datetime) -> list[Finding]:
     """Return what became of every statement, in their order; nothing can be written on the way."""
-    given = {"now": now, "cooldown": timedelta(hours=policy.cooldown_hours), "most_tries": MOST_TRIES}
+    least = timedelta(hours=min(each.cooldown_hours for each in policy.every))
+    given = {"now": now, "cooldown": least, "most_tries": MOST_TRIES}
     given["meant"] = [f"{each}%" for each in (*MEANT, UNCERTAIN)]  # what is uncertain has perhaps left
     reading = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     with reading.connect() as db:

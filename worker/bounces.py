@@ -14,10 +14,10 @@ from email import message_from_bytes, message_from_string
 from email.message import Message
 from typing import Any
 
-from sqlalchemy import Connection, Row, or_, select, update
+from sqlalchemy import Connection, Row, func, or_, select, update
 
 from worker.cases import record
-from worker.models import UNCERTAIN, cases, outbox
+from worker.models import UNCERTAIN, cases, outbox, subscriptions
 from worker.suppressions import BOUNCED, COMPLAINED, REASONS, Customer, suppress
 
 DELIVERED, DELAYED, REFUSED = "delivered", "delayed", "refused"
@@ -131,7 +131,7 @@ def _suppress(db: Connection, rows: list[Row[Any]], why: str, now: datetime) -> 
     address = next((row.sent_to for row in rows if row.sent_to), None)
     if address is not None and suppress(db, Customer.of(rows[0]), why, now, address):
         for row in rows:
-            record(db, row.case_id, now, why, {"name": row.name})
+            _record(db, row, now, why, {"name": row.name})
 
 
 def _of_mail(db: Connection, message_id: str) -> list[Row[Any]]:
@@ -141,7 +141,8 @@ def _of_mail(db: Connection, message_id: str) -> list[Row[Any]]:
         return []
     payment_id, _, name = found[1].partition("-")
     message = outbox.c.kind == "notice", outbox.c.channel == "mail", outbox.c.name == name
-    mine = select(outbox.c.id).join(cases).where(*message, cases.c.payment_id == payment_id)
+    about = func.coalesce(cases.c.payment_id, outbox.c.subscription_id) == payment_id
+    mine = select(outbox.c.id).outerjoin(cases).where(*message, about)
     own = db.execute(mine.with_for_update(of=outbox)).scalar()
     return [] if own is None else _told(db, own)
 
@@ -149,7 +150,9 @@ def _of_mail(db: Connection, message_id: str) -> list[Row[Any]]:
 def _told(db: Connection, message_id: int) -> list[Row[Any]]:
     """Return a message and what was merged into it, in the order in which everybody locks cases."""
     together = or_(outbox.c.id == message_id, outbox.c.merged_into == message_id)
-    return list(db.execute(select(outbox, cases.c.account).join(cases).where(together).order_by(outbox.c.case_id)))
+    account = func.coalesce(cases.c.account, subscriptions.c.account).label("account")
+    found = select(outbox, account).outerjoin(cases).outerjoin(subscriptions)
+    return list(db.execute(found.where(together).order_by(outbox.c.case_id)))
 
 
 def _settle(db: Connection, rows: list[Row[Any]], error: str | None, now: datetime) -> None:
@@ -158,4 +161,10 @@ def _settle(db: Connection, rows: list[Row[Any]], error: str | None, now: dateti
         known = {"delivered_at": now if error is None else None, "error": error}
         db.execute(update(outbox).where(outbox.c.id == row.id).values(known))
         told = {"kind": row.kind, "name": row.name, "channel": row.channel, "error": error}
-        record(db, row.case_id, now, "delivered" if error is None else "not_delivered", told)
+        _record(db, row, now, "delivered" if error is None else "not_delivered", told)
+
+
+def _record(db: Connection, row: Row[Any], now: datetime, what: str, detail: dict[str, Any]) -> None:
+    """Append a line to the history of the case, if the message was about one."""
+    if row.case_id is not None:
+        record(db, row.case_id, now, what, detail)

@@ -55,6 +55,7 @@ FILTERS = (
     ),
     click.option("--customer", "customer_id", help="Only cases of this customer."),
     click.option("--account", help="Only cases of this connected account."),
+    click.option("--segment", help="Only cases of this segment of the policy."),
     click.option("--due", type=float, callback=_hours, metavar="HOURS", help="Due within so many hours; 0: due now."),
     click.option("--stuck", is_flag=True, help="Set aside, overdue for an hour, or a charge unknown for a day."),
 )

@@ -30,8 +30,8 @@ from schedules.facts import by_name
 from schedules.steps import as_json, utc_text
 from worker.bulk import insert_all
 from worker.cards import Stored, choose, refreshed
-from worker.facts import declined, facts_of, payment_of, uses_of
-from worker.models import MACHINE_NOW, UNCERTAIN, UNRESOLVED, attempts, cases, history, outbox
+from worker.facts import better_known, declined, facts_of, payment_of, uses_of
+from worker.models import MACHINE_NOW, UNCERTAIN, UNRESOLVED, attempts, cases, history, outbox, subscriptions
 from worker.readings import FailedCharge
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ def open_cases(
     db: Connection, failed: Iterable[tuple[FailedPayment, str | None]], policy: Policy, now: datetime
 ) -> set[str]:
     """Open a case for each failed payment, with its account, that has none; return the ids of these payments."""
-    rows = {payment.payment_id: _first_row(payment, account, policy, now) for payment, account in failed}
+    known = better_known(db, failed) if policy.segments else failed
+    rows = {payment.payment_id: _first_row(payment, account, policy, now) for payment, account in known}
     if not rows:
         return set()
-    told = cases.c.id, cases.c.arm, cases.c.failed_at, *(cases.c[name] for name in SHOWN)
+    told = cases.c.id, cases.c.arm, cases.c.segment, cases.c.failed_at, *(cases.c[name] for name in SHOWN)
     steps = {name: row["step"] for name, row in rows.items()}
     # In one order, so that two who open the same cases never deadlock.
     ordered = [{**rows[name], "step": kept(steps[name])} for name in sorted(rows)]
@@ -64,7 +65,8 @@ def open_cases(
     opened = db.execute(new.returning(*told)).all()
     lines: list[dict[str, Any]] = []
     for row in opened:
-        first = {"opened": {"failed_at": utc_text(row.failed_at)}, "planned": steps[row.payment_id]}
+        mine = {"segment": row.segment} if row.segment else {}
+        first = {"opened": {"failed_at": utc_text(row.failed_at), **mine}, "planned": steps[row.payment_id]}
         lines += [{"case_id": row.id, "at": now, "what": what, "detail": detail} for what, detail in first.items()]
         tell(db, row, "case.opened", policy, now)
         tell(db, row, "case.planned", policy, now, step=steps[row.payment_id])
@@ -76,7 +78,8 @@ def open_cases(
 def _first_row(payment: FailedPayment, account: str | None, policy: Policy, now: datetime) -> dict[str, Any]:
     """Return the case of a failed payment with its first step: until it is read, nothing else has a say in that."""
     card, arm = by_name(payment.card), policy.experiment.arm_of(payment.customer_id)
-    step = next_step(Facts(payment, payment.card), policy.of(arm), now)
+    segment = policy.segment_of(payment)
+    step = next_step(Facts(payment, payment.card), policy.of(arm, segment), now)
     return {
         "payment_id": payment.payment_id,
         "account": account,
@@ -92,6 +95,7 @@ def _first_row(payment: FailedPayment, account: str | None, policy: Policy, now:
         "locale": payment.locale,
         "tenure_days": payment.tenure_days,
         "arm": arm,
+        "segment": segment,
         "due_at": step.at,
         "step": as_json(step),
         "decline_class": class_of(step),
@@ -115,7 +119,7 @@ class LeaseLost(Exception):
 
 def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
     """Decide the case again and write the answer down; a close that is due ends it here."""
-    policy = policy.of(row.arm)
+    policy = policy.of(row.arm, row.segment)
     if row.ended is not None and unresolved(db, row.id) is None:
         facts = Facts(payment_of(row), Card(**row.card), ended=row.ended)  # of what is over nothing else matters
     else:
@@ -161,7 +165,7 @@ def unresolved(db: Connection, case_id: int) -> Row[Any] | None:
 
 def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     """End the case once; what the merchant wants done and said about it goes to the outbox."""
-    policy = policy.of(row.arm)
+    policy = policy.of(row.arm, row.segment)
     ended = {
         "state": step.outcome,
         "closed_at": step.at,
@@ -181,7 +185,7 @@ def close(db: Connection, row: Row[Any], step: Close, policy: Policy) -> None:
     if step.outcome == "lost" and row.subscription_id is not None and policy.notice_ended:
         _say_last(db, row, LAST_NOTICES.get(policy.ending), policy, step.at)
     if step.outcome == "recovered":
-        _say_last(db, row, _after_recovery(row, str(ended["recovered_by"]), policy, step.at), policy, step.at)
+        _say_last(db, row, _after_recovery(db, row, str(ended["recovered_by"]), policy, step.at), policy, step.at)
 
 
 def _opened_in_time(db: Connection, row: Row[Any], policy: Policy) -> bool:
@@ -191,9 +195,14 @@ def _opened_in_time(db: Connection, row: Row[Any], policy: Policy) -> bool:
     return at is None or at < row.failed_at + timedelta(days=policy.deadline_days)
 
 
-def _after_recovery(row: Row[Any], means: str, policy: Policy, now: datetime) -> str | None:
-    """Return what is said once the money has come, if anything: the next renewal matters more than thanks."""
-    if policy.notice_expiring and Card(**row.card).expires_by(now + NEXT_RENEWAL):
+def _after_recovery(db: Connection, row: Row[Any], means: str, policy: Policy, now: datetime) -> str | None:
+    """Return what is said once the money has come, if anything: the next renewal matters more than thanks.
+
+    Whose renewal is off has none.
+    """
+    expires = policy.notice_expiring and Card(**row.card).expires_by(now + NEXT_RENEWAL)
+    leaves = subscriptions.c.id == row.subscription_id, subscriptions.c.cancel_at.is_not(None)
+    if expires and db.execute(select(subscriptions.c.id).where(*leaves)).first() is None:
         return "expiring"
     return "thanks" if policy.notice_thanks and means == "after_contact" else None
 
@@ -238,10 +247,11 @@ def speak(db: Connection, row: Row[Any], notice: str, policy: Policy, now: datet
 
     The caller lets nobody else speak to this customer until the transaction ends.
     """
-    messages = _say(db, row, notice, policy, now)
+    mine = policy.of(row.arm, row.segment)
+    messages = _say(db, row, notice, mine, now)
     if not messages:
         return
-    for other in _about_to_speak(db, row, now + timedelta(hours=policy.cooldown_hours)):
+    for other in _about_to_speak(db, row, now + timedelta(hours=mine.cooldown_hours)):
         for channel, message_id in messages.items():
             post(db, other, now, kind="notice", name=other.step["notice"], channel=channel, merged_into=message_id)
         record(db, other.id, now, "merged", {"notice": other.step["notice"], "into": row.payment_id})
@@ -273,7 +283,7 @@ def post(db: Connection, row: Row[Any], at: datetime, **message: Any) -> int | N
 
 def tell(db: Connection, row: Row[Any], name: str, policy: Policy, now: datetime, **more: Any) -> None:
     """Tell the merchant's own systems what happened to a case, if the policy names that: ids and money, no person."""
-    if name not in policy.of(row.arm).hooks:
+    if name not in policy.of(row.arm, row.segment).hooks:
         return
     said = {"case_id": row.id, **{key: getattr(row, key) for key in SHOWN}, **more}
     post(db, row, now, kind="hook", name=name, channel="hook", payload=said, due_at=now)

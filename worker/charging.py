@@ -89,6 +89,7 @@ class Held:
     customer_id: str
     account: str | None
     arm: str
+    segment: str | None
     charge_id: str | None
     due: Due | None = None
 
@@ -98,7 +99,6 @@ def work(desk: Desk, case_id: int, hint: UUID) -> bool:
     held = _take(desk, case_id, hint)
     if held is None:
         return False
-    desk = replace(desk, policy=desk.policy.of(held.arm))
     try:
         due = held.due
         for _ in range(MOST_STEPS):
@@ -122,7 +122,9 @@ def _take(desk: Desk, case_id: int, hint: UUID) -> Held | None:
         row = take_over(db, case_id, hint, desk.lease_seconds)
         if row is None:
             return None
-        held = Held(case_id, row.lease_token, row.payment_id, row.customer_id, row.account, row.arm, row.charge_id)
+        held = Held(
+            case_id, row.lease_token, row.payment_id, row.customer_id, row.account, row.arm, row.segment, row.charge_id
+        )
         return replace(held, due=_first(db, held, row, desk))
 
 
@@ -140,7 +142,7 @@ def _first(db: Connection, held: Held, row: Row[Any], desk: Desk) -> Due | None:
         return None
     if planned in ACTS:
         return Due(planned, row.news)
-    return _next(db, held, row, replace(desk, policy=desk.policy.of(held.arm)))
+    return _next(db, held, row, desk)
 
 
 def _next(db: Connection, held: Held, row: Row[Any], desk: Desk) -> Due | None:
@@ -167,7 +169,7 @@ def _give_up(desk: Desk, held: Held, not_before: datetime, error: str) -> None:
 
 def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
     reading = _read(desk, held, held.charge_id)
-    if desk.policy.hands_off:
+    if _policy(desk, held).hands_off:
         reading = _stop_others(desk, held, reading)
     with desk.engine.begin() as db:
         row = store_reading(db, lock(db, held.case_id, held.token), reading, due.news, desk.now)
@@ -176,7 +178,7 @@ def _refresh(desk: Desk, held: Held, due: Due) -> Due | None:
 
 def _stop_others(desk: Desk, held: Held, reading: Reading) -> Reading:
     """Have the provider not retry the invoice by itself, where that is wanted; return what it shows then."""
-    if not (reading.retried_by_provider and desk.policy.take_over and desk.live):
+    if not (reading.retried_by_provider and _policy(desk, held).take_over and desk.live):
         return reading
     desk.gateway.stop_retries(held.payment_id, held.account)
     return _read(desk, held)
@@ -227,8 +229,13 @@ def _stopped(db: Connection, held: Held, now: datetime) -> bool:
     return True
 
 
+def _policy(desk: Desk, held: Held) -> Policy:
+    """Return what counts for this customer; others of a customer's cases may follow another segment's."""
+    return desk.policy.of(held.arm, held.segment)
+
+
 def _read(desk: Desk, held: Held, known: str | None = None) -> Reading:
-    return desk.gateway.read(held.payment_id, held.account, backups=desk.policy.other_cards, known=known)
+    return desk.gateway.read(held.payment_id, held.account, backups=_policy(desk, held).other_cards, known=known)
 
 
 def _pay(desk: Desk, held: Held, attempt: Row[Any], *, again: bool = False) -> Outcome:

@@ -189,7 +189,9 @@ def notices(settings: Settings, policy: Policy, today: date) -> Check:
 
 def hooks(settings: Settings, policy: Policy) -> Check:
     """Tell whether there is somebody to tell what the policy wants told by webhook."""
-    wanted = [*policy.hooks, *(f"notices by {channel}" for channel in policy.channels if channel in BY_WEBHOOK)]
+    channels = dict.fromkeys(name for each in policy.every for name in each.channels if name in BY_WEBHOOK)
+    events = dict.fromkeys(name for each in policy.every for name in each.hooks)
+    wanted = [*events, *(f"notices by {channel}" for channel in channels)]
     missing = [f"DUNNING_{name}" for name in ("HOOK_URL", "HOOK_SECRET") if not getattr(settings, name.lower())]
     if wanted and missing:
         advice = "set it, or take them out of the policy; the worker does not start with it"

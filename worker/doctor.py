@@ -65,6 +65,7 @@ def examine(engine: Engine, settings: Settings, now: datetime) -> Examined:
     if schema[0].ok:
         found += carefully("charging", lambda: _at_work(engine, settings, now))
         found += carefully("messages", lambda: _uncertain(engine, now))
+        found += carefully("segments", lambda: _segments(engine, policy))
         found += carefully("decline codes", codes)
     return Examined(found, unknown)
 
@@ -87,6 +88,17 @@ def _uncertain(engine: Engine, now: datetime) -> Iterator[Check]:
     if number:
         advice = "`dunning outbox list` names them; the mail server's log knows their Message-ID"
         yield Check("messages", ok=True, detail=f"{number} perhaps delivered, and not repeated", advice=advice)
+
+
+def _segments(engine: Engine, policy: Policy) -> Iterator[Check]:
+    """Tell of open cases whose segment the policy has no longer: they follow the usual policy."""
+    open_ones = cases.c.closed_at.is_(None), cases.c.segment.is_not(None)
+    with engine.connect() as db:
+        found = db.execute(select(cases.c.segment, func.count()).where(*open_ones).group_by(cases.c.segment)).all()
+    known = {who.name for who, _ in policy.segments}
+    for name, number in sorted((name, number) for name, number in found if name not in known):
+        detail = f"{number} open cases belong to it, and the policy has none of that name: they follow the usual one"
+        yield Check(f"segment {name}", ok=True, detail=detail, advice="keep it until they have ended")
 
 
 def _stripe(settings: Settings) -> Iterator[Check]:

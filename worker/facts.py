@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -19,7 +21,8 @@ from sqlalchemy import (
 )
 
 from schedules import Card, Decline, Facts, FailedPayment, PastAttempt
-from worker.models import INSTANT, attempts, cases, outbox
+from schedules.segments import JOINED
+from worker.models import INSTANT, attempts, cases, outbox, subscriptions
 
 MONTH = timedelta(days=30)
 MOST_SUCCESSES = 6  # older paydays may be those of another employer
@@ -68,6 +71,31 @@ def payment_of(row: Row[Any]) -> FailedPayment:
         locale=row.locale,
         tenure_days=row.tenure_days,
     )
+
+
+def better_known(
+    db: Connection, failed: Iterable[tuple[FailedPayment, str | None]]
+) -> list[tuple[FailedPayment, str | None]]:
+    """Return failed payments, each with its account, and with the tenure and the plan that our own tables tell.
+
+    A tenure that came with the payment stays. Plans are known by the names of both.
+    """
+    failed = list(failed)
+    shown = select(subscriptions.c.id, subscriptions.c.customer_id, subscriptions.c.plan, subscriptions.c.started_at)
+    theirs = shown.where(subscriptions.c.customer_id.in_({payment.customer_id for payment, _ in failed}))
+    begun: dict[str, datetime] = {}
+    plans: dict[str | None, str | None] = {}
+    for row in db.execute(theirs):
+        begun[row.customer_id] = min(row.started_at, begun.get(row.customer_id, row.started_at))
+        plans[row.id] = row.plan
+    return [(_with(payment, begun.get(payment.customer_id), plans), account) for payment, account in failed]
+
+
+def _with(payment: FailedPayment, begun: datetime | None, plans: dict[str | None, str | None]) -> FailedPayment:
+    days = None if begun is None else max((payment.failed_at - begun).days, 0)
+    names = {name for each in (payment.plan, plans.get(payment.subscription_id)) if each for name in each.split(JOINED)}
+    tenure = days if payment.tenure_days is None else payment.tenure_days
+    return replace(payment, tenure_days=tenure, plan=JOINED.join(sorted(names)) or None)
 
 
 def declined(db: Connection, case_id: int) -> tuple[PastAttempt, ...]:

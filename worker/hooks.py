@@ -20,7 +20,8 @@ from schedules.steps import utc_text
 from worker.clock import machine_now
 from worker.settings import Settings
 from worker.standard_webhooks import sign
-from worker.wording import AFTER, Bill, Letter
+from worker.suppressions import Customer
+from worker.wording import Bill, Letter
 
 BY_WEBHOOK = ("hook", "sms", "app")  # the channels that lead to the endpoint
 DUE = "notice.due"
@@ -77,21 +78,24 @@ class Hooks:
             raise HookError(msg) from None
 
 
-def notice_due(message: Row[Any], letter: Letter, told: Sequence[tuple[Row[Any], Bill]]) -> dict[str, Any]:
-    """Return what a notice says of some cases, for another channel than mail: ids, money, days and words."""
+def notice_due(
+    channel: str, notice: str, letter: Letter, customer: Customer, payments: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Return what a notice says of some payments, for another channel than mail: ids, money, days and words."""
     return {
-        "channel": message.channel,
-        "notice": message.name,
+        "channel": channel,
+        "notice": notice,
         "locale": letter.tag,
-        "customer_id": message.customer_id,
-        "account": told[0][0].account,
-        "payments": [_payment(case, bill, is_open=message.name not in AFTER) for case, bill in told],
+        "customer_id": customer.customer_id,
+        "account": customer.account,
+        "payments": payments,
         "subject": letter.subject,
         "text": letter.text,
     }
 
 
-def _payment(case: Row[Any], bill: Bill, *, is_open: bool) -> dict[str, Any]:
+def payment_told(case: Row[Any], bill: Bill, *, is_open: bool) -> dict[str, Any]:
+    """Return what it says of the payment of a case."""
     days = {"pay_by": bill.pay_by, "next_charge": bill.next_charge}
     return {
         "payment_id": case.payment_id,

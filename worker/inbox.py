@@ -32,6 +32,7 @@ from sqlalchemy import (
 )
 
 from schedules import Card, Decline, FailedPayment, Policy
+from schedules.segments import JOINED
 from worker import stops
 from worker.bulk import insert_all
 from worker.cases import keep_foreign, look_again, open_case, open_cases, record
@@ -235,7 +236,22 @@ def failed_payment(event: Event) -> FailedPayment:
         failed_at=event.created,
         decline=decline,
         card=reading.charged,
+        plan=None if one_off else _plan(bill),
     )
+
+
+def _plan(invoice: Mapping[str, Any]) -> str | None:
+    """Return the prices of an invoice's lines, of either shape, as far as they are shown; an unknown one tells none."""
+    lines = invoice.get("lines")
+    shown = lines.get("data") if isinstance(lines, dict) else None
+    found = (_price(line) for line in shown if isinstance(line, dict)) if isinstance(shown, list) else ()
+    return JOINED.join(sorted({price for price in found if price is not None and CODE.fullmatch(price)})) or None
+
+
+def _price(line: Mapping[str, Any]) -> str | None:
+    pricing = line.get("pricing")
+    details = pricing.get("price_details") if isinstance(pricing, dict) else None
+    return _id((details if isinstance(details, dict) else line).get("price"))
 
 
 def _check_types(*evidence: Card | Decline) -> None:

@@ -13,7 +13,24 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any
 
-from sqlalchemy import Connection, Engine, case, extract, func, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Executable,
+    Interval,
+    Row,
+    Text,
+    bindparam,
+    case,
+    extract,
+    func,
+    null,
+    or_,
+    select,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.models import MACHINE_NOW, limits
@@ -32,32 +49,41 @@ class Limits:
 
     def __init__(self, engine: Engine, per_second: float, sleep: Callable[[float], None] = time.sleep) -> None:
         self._engine, self._pace, self._sleep = engine, timedelta(seconds=1 / per_second), sleep
+        self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")  # a statement is all of its transaction
 
     def wait(self, endpoint: str) -> int:
         """Sleep until a request may leave; return how many had failed in a row. Raises ``Unavailable``: do not send."""
-        with self._engine.begin() as db:  # what is refused is rolled back, a slot or a probe with it
-            turn = db.execute(_take_slot(endpoint, self._pace)).one_or_none()
-            if turn is None:
-                msg = f"rate limit: no turn for {endpoint} within {LONGEST_WAIT:g} s"
-                raise Unavailable(msg)
-            if turn.failures >= MOST_FAILURES and not db.execute(_probe()).rowcount:
-                msg = "the provider is down: nothing is sent for now"
-                raise Unavailable(msg)
+        about = {"endpoint": endpoint, "pace": self._pace}
+        with self._alone.connect() as db:
+            turn = db.execute(SLOT_WHILE_CLOSED, about).one_or_none()
+        turn = turn or self._probe(about)
         self._sleep(max(float(turn.seconds), 0.0))
         return int(turn.failures)
+
+    def _probe(self, about: dict[str, Any]) -> Row[Any]:
+        """Return a slot to whom the first look gave none: the circuit may have closed, or be ours to probe."""
+        with self._engine.begin() as db:  # what is refused is rolled back, a slot or a probe with it
+            turn = db.execute(SLOT, about).one_or_none()
+            if turn is None:
+                msg = f"rate limit: no turn for {about['endpoint']} within {LONGEST_WAIT:g} s"
+                raise Unavailable(msg)
+            if turn.failures >= MOST_FAILURES and not db.execute(TAKE_PROBE).rowcount:
+                msg = "the provider is down: nothing is sent for now"
+                raise Unavailable(msg)
+        return turn
 
     def heard(self, endpoint: str, status: int | None, failures: int) -> None:
         """Take note of an answer, or of none; ``failures`` is what ``wait`` returned before the request."""
         if status is None or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            self._note(_failed())
+            self._note(FAILED)
         elif failures:
-            self._note(_answered())
+            self._note(ANSWERED)
         if status == HTTPStatus.TOO_MANY_REQUESTS:
-            self._note(_slower(endpoint))
+            self._note(SLOWER, endpoint=endpoint)
 
-    def _note(self, statement: Any) -> None:
-        with self._engine.begin() as db:
-            db.execute(statement)
+    def _note(self, statement: Executable, **about: str) -> None:
+        with self._alone.connect() as db:
+            db.execute(statement, about)
 
 
 def circuit(db: Connection) -> dict[str, Any]:
@@ -70,25 +96,30 @@ def circuit(db: Connection) -> dict[str, Any]:
     return {"state": state, "since": row.since and row.since.isoformat(), "failures": row.failures}
 
 
-def _take_slot(endpoint: str, pace: timedelta) -> Any:
+# The statements, built once: building one takes longer than running it.
+
+ENDPOINT, PACE = bindparam("endpoint", type_=Text), bindparam("pace", type_=Interval)
+OTHER = limits.alias()
+FAILURES = func.coalesce(select(OTHER.c.failures).where(OTHER.c.name == CIRCUIT).scalar_subquery(), 0)
+
+
+def _slot(which: ColumnElement[bool]) -> Executable:
     """Reserve the endpoint's next slot, unless it is too far away: no row. Tells the seconds until it."""
-    taken = func.greatest(limits.c.next_at, MACHINE_NOW) + pace
-    other = limits.alias()
-    failures = select(other.c.failures).where(other.c.name == CIRCUIT).scalar_subquery()
-    insert = upsert(limits).values(name=endpoint, next_at=MACHINE_NOW + pace)
+    taken = func.greatest(limits.c.next_at, MACHINE_NOW) + PACE
+    insert = upsert(limits).from_select(["name", "next_at"], select(ENDPOINT, MACHINE_NOW + PACE).where(which))
     near = limits.c.next_at <= MACHINE_NOW + timedelta(seconds=LONGEST_WAIT)
     return insert.on_conflict_do_update(index_elements=["name"], set_={"next_at": taken}, where=near).returning(
-        extract("epoch", limits.c.next_at - pace - MACHINE_NOW).label("seconds"),
-        func.coalesce(failures, 0).label("failures"),
+        extract("epoch", limits.c.next_at - PACE - MACHINE_NOW).label("seconds"),
+        FAILURES.label("failures"),
     )
 
 
-def _slower(endpoint: str) -> Any:
+def _slower() -> Executable:
     later = func.greatest(limits.c.next_at, MACHINE_NOW) + PENALTY
-    return update(limits).where(limits.c.name == endpoint).values(next_at=later)
+    return update(limits).where(limits.c.name == ENDPOINT).values(next_at=later)
 
 
-def _failed() -> Any:
+def _failed() -> Executable:
     """Count a failure; from the fifth on nothing leaves for 30 s, then 60, up to five minutes.
 
     While it is open no failure counts: those are of requests that had left before.
@@ -106,14 +137,18 @@ def _failed() -> Any:
     return insert.on_conflict_do_update(index_elements=["name"], set_=values, where=limits.c.next_at <= MACHINE_NOW)
 
 
-def _answered() -> Any:
+def _answered() -> Executable:
     since = case((limits.c.failures >= MOST_FAILURES, MACHINE_NOW), else_=limits.c.since)
     closed = {"failures": 0, "next_at": MACHINE_NOW, "since": since}
     return update(limits).where(limits.c.name == CIRCUIT).values(**closed)
 
 
-def _probe() -> Any:
-    """Lease the right to ask whether the provider is back; nobody else has it for a minute."""
+def _take_probe() -> Executable:
+    """Take the right to ask whether the provider is back; nobody else has it for a minute."""
     nobody = or_(limits.c.probe_until.is_(None), limits.c.probe_until <= MACHINE_NOW)
     over = limits.c.name == CIRCUIT, limits.c.next_at <= MACHINE_NOW, nobody
     return update(limits).where(*over).values(probe_until=MACHINE_NOW + PROBE)
+
+
+SLOT, SLOT_WHILE_CLOSED = _slot(true()), _slot(FAILURES < MOST_FAILURES)
+SLOWER, FAILED, ANSWERED, TAKE_PROBE = _slower(), _failed(), _answered(), _take_probe()

@@ -1,7 +1,7 @@
 """Which address may a customer open without a login? One signed link to one case and for one purpose, until an instant.
 
-A token is the case's number, its last second and their HMAC-SHA256: 48 bytes, 64 characters of URL-safe base64.
-Nothing of it is stored; whoever changes one character has no link.
+A token is the number of the case or message, its last second and their HMAC-SHA256: 48 bytes, 64 characters of
+URL-safe base64. Nothing of it is stored; whoever changes one character has no link.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ BODY = Struct(">QQ")
 TOKEN_CHARACTERS = 64
 # What the secret signs for one purpose is worthless for another.
 TO_PAY, TO_OPT_OUT = b"dunning pay link\n", b"dunning unsubscribe link\n"
+TO_METHOD, TO_LEAVE_ALONE = b"dunning renewal link\n", b"dunning renewal unsubscribe link\n"  # of a message, not a case
 
 
 class BadLink(ValueError):
@@ -52,19 +53,27 @@ class Links:
         """Return the address under which the customer of a case can choose to get the necessary notices only."""
         return f"{self.base}/unsubscribe/{self._token(case_id, now + OPT_OUT, TO_OPT_OUT)}"
 
-    def _token(self, case_id: int, until: datetime, purpose: bytes) -> str:
-        body = BODY.pack(case_id, int(until.timestamp()))
+    def to_method(self, message_id: int, charge_at: datetime) -> str:
+        """Return the address under which whom a message told of the next charge can change how it is paid."""
+        return f"{self.base}/pay/{self._token(message_id, charge_at + AFTER_DEADLINE, TO_METHOD)}"
+
+    def to_leave_alone(self, message_id: int, now: datetime) -> str:
+        """Return the address under which whom such a message told can choose to get the necessary ones only."""
+        return f"{self.base}/unsubscribe/{self._token(message_id, now + OPT_OUT, TO_LEAVE_ALONE)}"
+
+    def _token(self, number: int, until: datetime, purpose: bytes) -> str:
+        body = BODY.pack(number, int(until.timestamp()))
         return urlsafe_b64encode(body + _signature(self.secrets[0], purpose, body)).decode()
 
     def case_of(self, token: str, now: datetime, purpose: bytes = TO_PAY) -> int:
-        """Return the number of the case that a token opens; raise ``BadLink``, or ``OldLink`` when it is too late."""
+        """Return the number of the case or message that a token opens; raise ``BadLink``, ``OldLink`` when too late."""
         body, signature = _parts(token)
         if not any(hmac.compare_digest(signature, _signature(secret, purpose, body)) for secret in self.secrets):
             raise BadLink
-        case_id, until = BODY.unpack(body)
+        number, until = BODY.unpack(body)
         if now.timestamp() >= until:
             raise OldLink
-        return int(case_id)
+        return int(number)
 
 
 def _parts(token: str) -> tuple[bytes, bytes]:

@@ -129,7 +129,8 @@ def _charges(db: Connection, _now: datetime) -> Iterator[Metric]:
 
 def _messages(db: Connection, now: datetime) -> Iterator[Metric]:
     """Tell of messages that left, that are due, and that did not arrive."""
-    left = select(outbox.c.name, outbox.c.channel, func.count()).group_by(outbox.c.name, outbox.c.channel)
+    name = case((outbox.c.case_id.is_(None), func.split_part(outbox.c.name, "-", 1)), else_=outbox.c.name).label("name")
+    left = select(name, outbox.c.channel, func.count()).group_by(name, outbox.c.channel)
     left = left.where(outbox.c.kind == "notice", outbox.c.delivered_at.is_not(None))
     text = "Notices that left, counted for each invoice that they name"
     counter = CounterMetricFamily("dunning_notices", text, labels=["notice", "channel"])

@@ -1,5 +1,7 @@
 """What is said to the customer, and how does it leave? Outbox rows, delivered later and once.
 
+A message is about a case, or about a subscription whose payments pass: ``worker.renewals`` tells the latter.
+
 The address is read from the provider at the moment of sending and is never stored or logged. One notice may name
 several invoices of a customer; those whose case has ended meanwhile are left out, and without any it is dropped. A
 mail that may or may not have been delivered is shown, not repeated; a webhook is repeated under the id that it had.
@@ -7,6 +9,7 @@ mail that may or may not have been delivered is shown, not repeated; a webhook i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,22 +17,25 @@ from uuid import UUID
 
 from sqlalchemy import Connection, Row, Select, func, or_, select, update
 
+from schedules import Facts, Policy
 from schedules.decide import may_speak
 from schedules.places import place_of
 from schedules.steps import utc_text
+from worker import renewals
 from worker.bounces import came_back
 from worker.cases import LeaseLost, record
 from worker.facts import facts_of
 from worker.failpoints import failpoint
-from worker.hooks import DUE, HookError, HookGone, notice_due
+from worker.hooks import DUE, HookError, HookGone, notice_due, payment_told
 from worker.leases import lease_end
 from worker.logs import about
 from worker.mail import Mailbox, write
-from worker.models import OPEN_STATES, UNCERTAIN, attempts, cases, install, outbox
+from worker.models import OPEN_STATES, UNCERTAIN, attempts, cases, install, outbox, subscriptions
+from worker.renewals import Renewal
 from worker.smtp import MailError, NoMailServer, NotTaken, PerhapsTaken
 from worker.stripe_gateway import GatewayError, NoAccess, Unavailable
 from worker.suppressions import BOUNCED, REASONS, Customer, digest, refusal
-from worker.wording import Bill, compose
+from worker.wording import AFTER, Bill, compose
 from worker.words import NotWritten
 
 if TYPE_CHECKING:
@@ -47,7 +53,7 @@ GIVEN_UP = "given up: again and again it was taken, and nobody was heard of it"
 OVER = "the case has ended"
 PAUSED = "the case is paused"
 OBSERVED = "observe mode sends nothing"
-MEANT = (OVER, PAUSED, OBSERVED, *REASONS.values())  # so begin the reasons that are no fault
+MEANT = (OVER, PAUSED, OBSERVED, *REASONS.values(), *renewals.REASONS)  # so begin the reasons that are no fault
 # Notices about a case that is over: its state, and what the provider has to show for them to be true.
 LAST_WORDS: dict[str, tuple[str, tuple[str | None, ...]]] = {
     "ended": ("lost", ("canceled", "lapsed")),
@@ -69,6 +75,31 @@ class Item:
     other_card: bool = False
 
     @property
+    def notice(self) -> str:
+        """What it is."""
+        return str(self.row.name)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What each line of the log names."""
+        return {"case_id": self.case.id}
+
+    @property
+    def customer(self) -> Customer:
+        """To whom it is said."""
+        return Customer.of(self.case)
+
+    @property
+    def key(self) -> str:
+        """What names the message for ever."""
+        return f"{self.case.payment_id}-{self.row.name}"
+
+    @property
+    def place(self) -> int:
+        """Where it stands among those that are locked together: a line of history waits for who has its case."""
+        return int(self.case.id)
+
+    @property
     def is_open(self) -> bool:
         """Whether there is still something to say, as far as we know."""
         if self.row.name in LAST_WORDS:
@@ -76,11 +107,11 @@ class Item:
         return self.case.state in OPEN_STATES and self.case.ended is None and not self.case.paused
 
     @property
-    def closed(self) -> str:
+    def _closed(self) -> str:
         """Why there is nothing to say."""
         return PAUSED if self.case.state in OPEN_STATES and self.case.paused else OVER
 
-    def is_true(self, reading: Reading) -> bool:
+    def _is_true(self, reading: Reading) -> bool:
         """Whether the provider shows what the notice says; raise ``NotWritten`` when that is still to come."""
         if self.row.name == "ended" and reading.ended is None:
             msg = "the subscription has not ended yet"
@@ -88,17 +119,50 @@ class Item:
         shows: tuple[str | None, ...] = LAST_WORDS[self.row.name][1] if self.row.name in LAST_WORDS else (None,)
         return reading.ended in shows
 
+    def policy(self, policy: Policy, _now: datetime) -> Policy:
+        """Return what the customer gets."""
+        return policy.of(self.case.arm, self.case.segment)
+
+    def facts(self, db: Connection, now: datetime) -> Facts:
+        """Return what tells the customer's hours."""
+        return facts_of(db, self.case, now)
+
+    def act(self, desk: Desk) -> str | None:
+        """Have the card that paid charged from now on."""
+        desk.gateway.prefer(self.row.name, self.case.subscription_id, self.case.account)
+        return None
+
+    def look(self, desk: Desk) -> Bill | str:
+        """Read the invoice anew; return what a notice tells of it, or why nothing is to be said."""
+        if not self.is_open:
+            return self._closed
+        reading = desk.gateway.read(self.case.payment_id, self.case.account)
+        if not self._is_true(reading):
+            return self._closed
+        return bill_of(desk, self.case, reading, other_card=self.other_card)
+
+    def payment(self, bill: Bill) -> dict[str, Any]:
+        """Return what a webhook tells of the payment."""
+        return payment_told(self.case, bill, is_open=self.row.name not in AFTER)
+
+    def record(self, db: Connection, now: datetime, what: str, detail: dict[str, Any]) -> None:
+        """Append one line to the history of the case."""
+        record(db, self.case.id, now, what, detail)
+
+
+Told = Item | Renewal
+
 
 def deliver(desk: Desk, mailbox: Mailbox, message_id: int, hint: UUID) -> bool:
     """Deliver one message of the outbox; False when the hint was used before or nothing was to be delivered."""
     items = _take(desk, message_id, hint)
     if not items:
         return False
-    with about(case_id=items[0].case.id):
-        return _deliver(replace(desk, policy=desk.policy.of(items[0].case.arm)), mailbox, items)
+    with about(**items[0].about):
+        return _deliver(replace(desk, policy=items[0].policy(desk.policy, desk.now)), mailbox, items)
 
 
-def _deliver(desk: Desk, mailbox: Mailbox, items: list[Item]) -> bool:
+def _deliver(desk: Desk, mailbox: Mailbox, items: Sequence[Told]) -> bool:
     try:
         errors = _carry_out(desk, mailbox, items)
     except LeaseLost:
@@ -114,7 +178,7 @@ def _deliver(desk: Desk, mailbox: Mailbox, items: list[Item]) -> bool:
     return None in errors
 
 
-def _take(desk: Desk, message_id: int, hint: UUID) -> list[Item]:
+def _take(desk: Desk, message_id: int, hint: UUID) -> Sequence[Told]:
     """Use up the hint, and return the message with all that was merged into it, the message itself first.
 
     A second delivery of the same hint finds another token, and nothing.
@@ -127,28 +191,37 @@ def _take(desk: Desk, message_id: int, hint: UUID) -> list[Item]:
             return []
         together = or_(outbox.c.id == message_id, outbox.c.merged_into == message_id)
         rows = db.execute(select(outbox).where(together).order_by(outbox.c.id)).all()
-        about = select(cases).where(cases.c.id.in_([row.case_id for row in rows]))
-        found = {row.id: row for row in db.execute(about)}
-        if _put_off(db, desk, next(row for row in rows if row.id == message_id), found):
+        items = _renewal(db, rows[0]) if rows[0].case_id is None else _of_cases(db, rows)
+        if _put_off(db, desk, next(item for item in items if item.row.id == message_id)):
             return []
-        others = set(db.execute(_with_another_card(list(found))).scalars())
         failpoint("before_mail_commit")
+    return items
+
+
+def _renewal(db: Connection, row: Row[Any]) -> list[Renewal]:
+    """Return a message about a subscription: it is never merged with another."""
+    return [Renewal(row, db.execute(select(subscriptions).where(subscriptions.c.id == row.subscription_id)).one())]
+
+
+def _of_cases(db: Connection, rows: Sequence[Row[Any]]) -> list[Item]:
+    """Return messages with their cases."""
+    found = {row.id: row for row in db.execute(select(cases).where(cases.c.id.in_([row.case_id for row in rows])))}
+    others = set(db.execute(_with_another_card(list(found))).scalars())
     cases_of = [(row, found[row.case_id]) for row in rows]
     return [Item(row, case, case.id in others and case.card_entered_at is None) for row, case in cases_of]
 
 
-def _put_off(db: Connection, desk: Desk, message: Row[Any], found: dict[int, Row[Any]]) -> bool:
+def _put_off(db: Connection, desk: Desk, item: Told) -> bool:
     """Put a notice off until the customer's hours for its channel; False when those are now, or it is no notice."""
+    message = item.row
     if message.kind != "notice":
         return False
-    case = found[message.case_id]
-    at = may_speak(facts_of(db, case, desk.now), desk.policy.of(case.arm), desk.now, message.channel)
+    at = may_speak(item.facts(db, desk.now), item.policy(desk.policy, desk.now), desk.now, message.channel)
     if at is None or at <= desk.now:
         return False
     free = {"lease_token": None, "lease_until": None, "tries": message.tries - 1, "due_at": at}
     db.execute(update(outbox).where(outbox.c.id == message.id).values(**free))
-    told = {"name": message.name, "channel": message.channel, "until": utc_text(at)}
-    record(db, message.case_id, desk.now, "put_off", told)
+    item.record(db, desk.now, "put_off", {"name": message.name, "channel": message.channel, "until": utc_text(at)})
     return True
 
 
@@ -159,24 +232,24 @@ def _with_another_card(found: list[int]) -> Select[tuple[int]]:
     return tried.where(cases.c.id.in_(found), *other)
 
 
-def _carry_out(desk: Desk, mailbox: Mailbox, items: list[Item]) -> list[str | None]:
+def _carry_out(desk: Desk, mailbox: Mailbox, items: Sequence[Told]) -> list[str | None]:
     """Do what the message is for; return for each item why it was not to be done, or None."""
-    message, case = items[0].row, items[0].case
+    first = items[0]
+    message = first.row
     if (why := _held_back(desk, mailbox, message)) is not None:
         return [why] * len(items)
-    key = f"{case.payment_id}-{message.name}"
     if message.kind == "card":
-        desk.gateway.prefer(message.name, case.subscription_id, case.account)
-        return [None]
-    if message.kind == "ending":
-        desk.gateway.end(message.name, case.payment_id, case.subscription_id, f"dunning-end-{key}", case.account)
+        return [first.act(desk)]
+    if message.kind == "ending" and isinstance(first, Item):
+        case, key = first.case, f"dunning-end-{first.key}"
+        desk.gateway.end(message.name, case.payment_id, case.subscription_id, key, case.account)
         return [None]
     if message.kind == "hook":
-        _tell(desk, message, message.name, message.payload)
+        _tell(desk, message, first.notice, message.payload)
         return [None]
     if message.channel == "mail" and any(item.is_open for item in items):
         mailbox.reach()
-    return _hand_over(desk, mailbox, items, key)
+    return _hand_over(desk, mailbox, items)
 
 
 def _held_back(desk: Desk, mailbox: Mailbox, message: Row[Any]) -> str | None:
@@ -188,22 +261,23 @@ def _held_back(desk: Desk, mailbox: Mailbox, message: Row[Any]) -> str | None:
     return GIVEN_UP if message.tries > MOST_HOOK_TRIES else None
 
 
-def _hand_over(desk: Desk, mailbox: Mailbox, items: list[Item], key: str) -> list[str | None]:
+def _hand_over(desk: Desk, mailbox: Mailbox, items: Sequence[Told]) -> list[str | None]:
     """Send the notice for the items of which the provider says that something is left to say, if there are any."""
-    read = ((item, desk.gateway.read(item.case.payment_id, item.case.account)) for item in items if item.is_open)
-    true = [(item, reading) for item, reading in read if item.is_true(reading)]
-    errors = {item.row.id: item.closed for item in items} | _refused(desk, true)
-    left = [(item, reading) for item, reading in true if errors[item.row.id] is None]
+    looked = [(item, item.look(desk)) for item in items]
+    errors: dict[int, str | None] = {item.row.id: bill for item, bill in looked if isinstance(bill, str)}
+    true = [(item, bill) for item, bill in looked if not isinstance(bill, str)]
+    errors |= _refused(desk, true)
+    left = [(item, bill) for item, bill in true if errors[item.row.id] is None]
     if left:
-        told = [bill_of(desk, item.case, reading, other_card=item.other_card) for item, reading in left]
-        first = left[0][0].row
-        if first.channel == "mail":
-            mail = write(mailbox, first.name, told, desk.policy, key)
+        first, told, key = left[0][0], [bill for _, bill in left], items[0].key
+        if first.row.channel == "mail":
+            mail = write(mailbox, first.notice, told, desk.policy, key)
             mailbox.send(mail, key, lambda: _begin(desk, items[0].row))
         else:
-            letter = compose(first.name, told, desk.policy, mailbox.letterhead)
-            bills = [(item.case, bill) for (item, _), bill in zip(left, told, strict=True)]
-            _tell(desk, items[0].row, DUE, notice_due(first, letter, bills))
+            letter = compose(first.notice, told, desk.policy, mailbox.letterhead)
+            payments = [item.payment(bill) for item, bill in left]
+            due = notice_due(first.row.channel, first.notice, letter, first.customer, payments)
+            _tell(desk, items[0].row, DUE, due)
         failpoint("after_mail")
     return [errors[item.row.id] for item in items]
 
@@ -221,13 +295,14 @@ def _begin(desk: Desk, message: Row[Any]) -> None:
     failpoint("before_mail")
 
 
-def _refused(desk: Desk, true: list[tuple[Item, Reading]]) -> dict[int, str | None]:
+def _refused(desk: Desk, true: Sequence[tuple[Told, Bill]]) -> dict[int, str | None]:
     """Return for each item why the customer is not to get it, or None; then its row tells to which address it goes."""
     errors: dict[int, str | None] = {}
     with desk.engine.begin() as db:
-        for item, reading in true:
-            address = digest(db, reading.email) if item.row.channel == "mail" and reading.email else None
-            errors[item.row.id] = refusal(db, Customer.of(item.case), item.row.name, address, desk.policy)
+        for item, bill in true:
+            email = bill.reading.email
+            address = digest(db, email) if item.row.channel == "mail" and email else None
+            errors[item.row.id] = refusal(db, item.customer, item.notice, address, desk.policy)
             if errors[item.row.id] is None:
                 db.execute(update(outbox).where(outbox.c.id == item.row.id).values(sent_to=address))
     return errors
@@ -293,7 +368,7 @@ def _kind(error: str | None) -> str:
 
 
 def _settle(
-    desk: Desk, items: list[Item], errors: list[str | None], later: datetime | None = None, *, ours: bool = False
+    desk: Desk, items: Sequence[Told], errors: list[str | None], later: datetime | None = None, *, ours: bool = False
 ) -> None:
     """Write down that the message left, will be tried again, or will not leave; for each item in its own history.
 
@@ -305,11 +380,11 @@ def _settle(
     with desk.engine.begin() as db:
         if db.execute(update(outbox).where(*mine).values(**free)).rowcount != 1:
             return
-        # In the order in which everybody locks cases: a line of history waits for who has locked its case.
-        for item, error in sorted(zip(items, errors, strict=True), key=lambda pair: int(pair[0].case.id)):
+        # In the order in which everybody locks cases.
+        for item, error in sorted(zip(items, errors, strict=True), key=lambda pair: pair[0].place):
             done = {"error": error, "delivered_at": desk.now if error is None else None}
             db.execute(update(outbox).where(outbox.c.id == item.row.id).values(**done))
             if ours and _kind(error) == _kind(item.row.error):
                 continue
             told = {"kind": item.row.kind, "name": item.row.name, "channel": item.row.channel, "error": error}
-            record(db, item.case.id, desk.now, "delivered" if error is None else "not_delivered", told)
+            item.record(db, desk.now, "delivered" if error is None else "not_delivered", told)

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 WAITS, PERHAPS, DEAD = "waiting", "uncertain", "dead"
 DONE = "done"
-SHOWN = ("id", "case_id", "payment_id", "kind", "name", "channel", "state", "tries", "due_at", "error")
+ABOUT = ("id", "case_id", "payment_id", "subscription_id")
+SHOWN = (*ABOUT, "kind", "name", "channel", "state", "tries", "due_at", "error")
 # Of those that are merged into another message that one tells.
 STATE = either(
     (messages.c.due_at.is_not(None), WAITS),
@@ -33,7 +34,7 @@ STATE = either(
     (messages.c.error == UNCERTAIN, PERHAPS),
     (and_(*(messages.c.error.not_like(f"{each}%") for each in MEANT)), DEAD),
 )
-FOUND = select(messages, cases.c.payment_id, cases.c.closed_at, STATE.label("state")).join(cases)
+FOUND = select(messages, cases.c.payment_id, cases.c.closed_at, STATE.label("state")).outerjoin(cases)
 
 
 @click.group("outbox")
@@ -98,7 +99,8 @@ def _retry(db: Connection, message_id: int, now: datetime, *, even_if_delivered:
         return f"skipped: {why}"
     fresh = {"due_at": now, "tries": 0, "error": None}
     db.execute(update(messages).where(messages.c.id == message_id).values(**fresh))
-    record(db, row.case_id, now, "retried", {"kind": row.kind, "name": row.name, "channel": row.channel})
+    if row.case_id is not None:
+        record(db, row.case_id, now, "retried", {"kind": row.kind, "name": row.name, "channel": row.channel})
     return DONE
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,20 @@ def policy_show(as_json: bool) -> None:
 
 
 def as_table(policy: Policy) -> dict[str, Any]:
-    """Return a policy as the table that it could have been read from; of its rival only what that does otherwise."""
-    chosen: dict[str, Any] = _known(asdict(policy))
-    rival = chosen.pop("rival", {})
-    others = {key: value for key, value in rival.items() if value != chosen[key]}
-    return chosen | ({"rival": others} if rival else {})
+    """Return a policy as the table that it could have been read from; of rival and segments only what they change."""
+    chosen = _table(policy)
+    told: dict[str, Any] = {"rival": _changes(chosen, policy.rival)} if policy.rival else {}
+    segments = [_known(asdict(who)) | _changes(chosen, mine) for who, mine in policy.segments]
+    return chosen | told | ({"segments": segments} if segments else {})
+
+
+def _table(policy: Policy) -> dict[str, Any]:
+    table: dict[str, Any] = _known(asdict(replace(policy, rival=None, segments=())))
+    return {key: value for key, value in table.items() if key != "segments"}
+
+
+def _changes(chosen: dict[str, Any], other: Policy) -> dict[str, Any]:
+    return {key: value for key, value in _table(other).items() if value != chosen.get(key)}
 
 
 def _known(value: Any) -> Any:

@@ -99,18 +99,21 @@ class Checked:
 def check(policy: Policy, step: Callable[[int], None]) -> Checked:
     """Look for contradictions, and walk through the calendar of every decline code; ``step`` is told how many."""
     found: list[str] = []
-    walks = [(payment, each) for payment in sample_payments() for each in policy.arms.values()]
+    walks = [(payment, each) for payment in sample_payments() for each in policy.every]
     for number, (payment, each) in enumerate(walks, start=1):
         found += counterexamples(payment, each)
         step(number)
     rivals = contradictions(policy.rival) if policy.rival else ()
-    return Checked((*contradictions(policy), *(f"rival.{line}" for line in rivals)), tuple(found), len(walks))
+    void = [*contradictions(policy), *(f"rival.{line}" for line in rivals)]
+    for i, (_, mine) in enumerate(policy.segments):
+        void += [f"segments[{i}].{line}" for line in contradictions(mine) if line not in void]
+    return Checked(tuple(void), tuple(found), len(walks))
 
 
 def calendar(payment: FailedPayment, policy: Policy) -> dict[str, Any]:
     """Return the whole calendar of a case from its failure on, each step with its UTC and its local time."""
     zone = place_of(payment.card.country, payment.time_zone, payment.card.brand).zones[0]
     arm = policy.experiment.arm_of(payment.customer_id)
-    steps = plan_ahead(payment, policy.of(arm), payment.failed_at)
+    steps = plan_ahead(payment, policy.of(arm, policy.segment_of(payment)), payment.failed_at)
     told = [{**as_json(step), "local": step.at.astimezone(zone).isoformat(timespec="seconds")} for step in steps]
     return {"payment_id": payment.payment_id, "steps": told}

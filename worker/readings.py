@@ -152,6 +152,16 @@ def is_marked(intent: Mapping[str, Any]) -> bool:
     return expanded(intent.get("metadata")).get("dunning") == "recover" and not intent.get("invoice")
 
 
+def ends_with(charge_id: str, invoice: dict[str, Any], intent: dict[str, Any]) -> bool:
+    """Whether an intent waits for another method since this charge, its last, was refused: that can change no more.
+
+    A refused charge is never disputed. Only where no method is stored has the charge itself to show which it was.
+    """
+    error = expanded(intent.get("last_payment_error"))
+    last = intent.get("status"), intent.get("latest_charge"), error.get("charge")
+    return last == ("requires_payment_method", charge_id, charge_id) and bool(_methods(invoice, {}))
+
+
 def failed_method(intent: dict[str, Any]) -> Any:
     """Return the method that failed, by its id or expanded: an intent that was refused shows no other."""
     return expanded(intent.get("last_payment_error")).get("payment_method")

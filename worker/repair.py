@@ -41,6 +41,7 @@ class Filters:
     decline_class: str | None = None
     customer_id: str | None = None
     account: str | None = None
+    segment: str | None = None
     due: timedelta | None = None
     stuck: bool = False
 
@@ -56,6 +57,7 @@ class Filters:
             "decline_class": self.decline_class,
             "customer_id": self.customer_id,
             "account": self.account,
+            "segment": self.segment,
         }
         found = [cases.c[name] == value for name, value in equal.items() if value is not None]
         if self.due is not None:
@@ -185,7 +187,7 @@ def _decide(db: Connection, row: Row[Any], wish: Wish, what: str, **facts: Any) 
 
 
 def _stop(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
-    return _end(db, row, wish, "lost", f"lost; the ending is {wish.policy.of(row.arm).ending}")
+    return _end(db, row, wish, "lost", f"lost; the ending is {wish.policy.of(row.arm, row.segment).ending}")
 
 
 def _release(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:

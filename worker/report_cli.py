@@ -1,4 +1,4 @@
-"""The command that reports: which cohort, by what, and in which form."""
+"""The commands that report: which cohort, by what, and in which form; who left is told by one of its own."""
 
 from __future__ import annotations
 
@@ -12,18 +12,10 @@ from babel.numbers import list_currencies
 
 from schedules.arms import A, B
 from worker import app
+from worker.churn_cli import churn, day
 from worker.installation import as_json, installation, show, write
 from worker.report import Report, make_report, spreadsheet, view
-from worker.report.sql import DIMENSIONS, Question, day_named
-
-
-def _day(_context: click.Context, _option: click.Parameter, value: str | None) -> datetime | None:
-    """Return the beginning of a day, in UTC."""
-    try:
-        return day_named(value) if value else None
-    except ValueError as error:
-        msg = f"{value!r} is no day: {error}"
-        raise click.BadParameter(msg) from None
+from worker.report.sql import DIMENSIONS, Question
 
 
 def _costs(_context: click.Context, _option: click.Parameter, values: tuple[str, ...]) -> dict[str, Decimal]:
@@ -45,9 +37,9 @@ def _costs(_context: click.Context, _option: click.Parameter, values: tuple[str,
     return costs
 
 
-@click.command()
-@click.option("--from", "begin", callback=_day, metavar="DATE", help="First day on which payments failed, in UTC.")
-@click.option("--to", "end", callback=_day, metavar="DATE", help="The day after the last one.")
+@click.group(invoke_without_command=True)
+@click.option("--from", "begin", callback=day, metavar="DATE", help="First day on which payments failed, in UTC.")
+@click.option("--to", "end", callback=day, metavar="DATE", help="The day after the last one.")
 @click.option("--by", type=click.Choice(list(DIMENSIONS)), help="Tell groups apart, too.")
 @click.option(
     "--attempt-cost", multiple=True, callback=_costs, metavar="CURRENCY=AMOUNT", help="What one charge costs; again."
@@ -55,7 +47,9 @@ def _costs(_context: click.Context, _option: click.Parameter, values: tuple[str,
 @as_json
 @click.option("--csv", "as_csv", is_flag=True, help="Print a table for spreadsheets, a row for each group.")
 @click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a page with pictures to FILE.")
+@click.pass_context
 def report(  # noqa: PLR0913 - one argument for each option
+    context: click.Context,
     *,
     begin: datetime | None,
     end: datetime | None,
@@ -65,7 +59,12 @@ def report(  # noqa: PLR0913 - one argument for each option
     as_csv: bool,
     html: Path | None,
 ) -> None:
-    """Tell what came back within 30 days, by which means, and at what price."""
+    """Tell what came back within 30 days, by which means, and at what price; or, by a command, who left."""
+    if context.invoked_subcommand:
+        if any(context.params.values()):
+            msg = f"options of {context.invoked_subcommand} come after its name"
+            raise click.UsageError(msg)
+        return
     if as_json + as_csv + (html is not None) > 1:
         msg = "--json, --csv and --html exclude one another"
         raise click.UsageError(msg)
@@ -84,6 +83,9 @@ def report(  # noqa: PLR0913 - one argument for each option
         _write(html, found)
     else:
         view.tell(found)
+
+
+report.add_command(churn)
 
 
 def _write(file: Path, found: Report) -> None:

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     mail_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="whsec_ and 24 to 64 bytes in base64; verifies what a mail service reports; a comma list"
     )
+    signals_secret: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="whsec_ and 24 to 64 bytes in base64; verifies what you send to /signals; a comma list"
+    )
     console_token: SecretStr | None = Field(
         None, description="Opens the console to whoever has it, from 32 characters; see docs/console.md"
     )
@@ -85,6 +88,9 @@ class Settings(BaseSettings):
         description="Addresses or networks whose user header is believed, a comma list",
     )
     policy: Path | None = Field(None, description="TOML file with the merchant's policy; unset: the default policy")
+    risk_model: Path | None = Field(
+        None, description="File of `dunning risk learn` that scores instead of the rules; see docs/risk.md"
+    )
     mode: Literal["observe", "live"] = Field("observe", description="observe plans and never writes; live charges")
     live_switch: Literal["off", "on"] = Field(
         "off", description="on lets live mode charge real customers with a live key; a test key needs no switch"
@@ -103,7 +109,13 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(180, gt=0, description="How long one worker owns a case or a notice")
 
     @field_validator(
-        "stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret", "console_proxies", mode="before"
+        "stripe_webhook_secret",
+        "link_secret",
+        "hook_secret",
+        "mail_webhook_secret",
+        "signals_secret",
+        "console_proxies",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -172,7 +184,7 @@ class Settings(BaseSettings):
             raise ValueError(msg)
         return value
 
-    @field_validator("hook_secret", "mail_webhook_secret")
+    @field_validator("hook_secret", "mail_webhook_secret", "signals_secret")
     @classmethod
     def _key(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not all(_is_key(secret.get_secret_value()) for secret in value):

@@ -30,6 +30,7 @@ from worker.readings import (
     Reading,
     UnknownShape,
     decline_of,
+    ends_with,
     failed_method,
     is_intent,
     last_intent,
@@ -223,24 +224,31 @@ class StripeGateway:
         key = settings.stripe_api_key.get_secret_value()
         return cls(key, settings.stripe_api_base, settings.connect_seconds, settings.read_seconds, limiter)
 
-    def read(self, payment_id: str, account: str | None = None, *, backups: bool = False) -> Reading:
+    def read(
+        self, payment_id: str, account: str | None = None, *, backups: bool = False, known: str | None = None
+    ) -> Reading:
         """Return the invoice, or the payment intent without one, as it stands now.
 
-        ``backups``: also the customer's cards that are nobody's default. Raises ``Unavailable`` or ``Refused``.
+        ``backups``: also the customer's cards that are nobody's default. ``known``: a refused charge whose evidence the
+        caller has, and of which no more than the id has to be shown. Raises ``Unavailable`` or ``Refused``.
         """
         try:
             if is_intent(payment_id):
                 one_off = self._one_off(payment_id, account)
                 return read_intent(one_off, self._cards(one_off, account) if backups else ())
-            invoice, intent = self._invoice(payment_id, account)
+            invoice, intent = self._invoice(payment_id, account, known)
             return read_objects(invoice, intent, self._cards(invoice, account) if backups else ())
         except UnknownShape as error:
             raise Refused(str(error)) from None
 
-    def _invoice(self, payment_id: str, account: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _invoice(
+        self, payment_id: str, account: str | None, known: str | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return an invoice with its last payment intent."""
         invoice = self._get("invoices", payment_id, expand=EXPAND, **_options(account))
         intent = last_intent(invoice)
+        if known is not None and ends_with(known, invoice, intent):
+            return invoice, {**intent, "latest_charge": {"id": known}}
         if intent.get("latest_charge") and intent.get("id"):
             intent = self._intent(intent["id"], ["latest_charge"], account)
         return invoice, intent

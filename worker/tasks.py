@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
+from functools import lru_cache
+from math import ceil
 from threading import BoundedSemaphore
 from typing import Any
 from uuid import UUID
 
 from celery.exceptions import Ignore
 from celery.signals import task_failure, task_postrun, task_prerun, task_success, worker_ready
+from sqlalchemy import Engine
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from worker import app, audit, catchup, charging, jobs, notices, replay, retention, sweep, watch
+from worker import app, audit, catchup, charging, jobs, leavers, notices, prevention, replay, retention, sweep, watch
 from worker.celery_app import celery_app
 from worker.charging import Desk
 from worker.eventfile import Counts
 from worker.hooks import HookError, Hooks
 from worker.links import Links
-from worker.logs import log
+from worker.logs import about, log
 from worker.mail import Mailbox
+from worker.risk import nightly
 from worker.settings import load_settings
 from worker.smtp import MailError
 from worker.stripe_gateway import GatewayError
+from worker.subscriptions import Counts as Counted
 from worker.words import NotWritten
 
 # What the first argument of a task is the number of.
 ABOUT = {"dunning.work": "case_id", "dunning.deliver": "message_id", "dunning.tell": "message_id"}
 
 TICKING = BoundedSemaphore(2)
+TOGETHER = 5  # cases at most in one message, and no more than leave each tick so many messages for all workers
+SPREAD = 60
 
 
 def desk() -> Desk:
@@ -66,12 +74,21 @@ def tick() -> None:
 
 
 def _swept() -> sweep.Swept:
-    found = sweep.tick(desk(), send)
+    due: list[tuple[int, str]] = []
+    found = sweep.tick(desk(), lambda task, *hint: due.append(hint) if task == work.name else send(task, *hint))
+    for few in bundles(due):
+        celery_app.send_task(work_each.name, args=(few,))
     if found != sweep.Swept(0, 0, 0):
         log.info("tick", events=found.events, cases=found.cases, messages=found.messages)
     if found.full:  # behind the hints in the queue: workers that come to their end find the next ones
         celery_app.send_task("dunning.tick")
     return found
+
+
+def bundles(hints: list[tuple[int, str]]) -> list[list[tuple[int, str]]]:
+    """Return the hints of one tick as they travel: a message for a few of them, one each while there are few."""
+    size = min(TOGETHER, max(1, ceil(len(hints) / SPREAD)))
+    return [hints[begin : begin + size] for begin in range(0, len(hints), size)]
 
 
 def send(task: str, row_id: int, token: str) -> None:
@@ -88,6 +105,21 @@ def work(case_id: int, token: str) -> None:
         log.warning("work", case_id=case_id, error=str(error))
     else:
         log.info("work", case_id=case_id, done=done)
+
+
+@celery_app.task(name="dunning.work_each")  # type: ignore[untyped-decorator]
+def work_each(hints: list[tuple[int, str]]) -> None:
+    """Do what is due about several cases in turn. An error that nobody expected is kept, and the others go on.
+
+    Each is taken over when its turn comes, if its hint is good still: whoever waits here has no part in a crash.
+    """
+    for case_id, token in hints:
+        with about(case_id=case_id):
+            try:
+                work(case_id, token)
+            except Exception as error:  # noqa: BLE001 - as the end of a task of its own would be
+                log.exception("work")
+                replay.note_failure(app.engine(), work.name, case_id, error)
 
 
 @celery_app.task(name="dunning.deliver")  # type: ignore[untyped-decorator]
@@ -162,6 +194,42 @@ def clean_up() -> None:
     log.info("clean_up", **gone)
 
 
+@celery_app.task(name="dunning.risk")  # type: ignore[untyped-decorator]
+def risk() -> None:
+    """Read the subscriptions and score them; once a day, of the many times beat asks."""
+    if not jobs.begin(app.engine(), "risk"):
+        return
+    counts, scored = Counted(), 0
+    try:
+        model = nightly.model_of(load_settings().risk_model)
+        for scored in nightly.read_and_score(app.engine(), app.gateway(), app.now(), model, counts):  # noqa: B007
+            pass
+    except GatewayError as error:
+        log.warning("risk", error=str(error))
+        return
+    told = {"read": counts.read, "scored": scored, "gone": len(counts.gone), "rejected": len(counts.rejected)}
+    jobs.done(app.engine(), "risk", told)
+    log.info("risk", **told)
+
+
+@celery_app.task(name="dunning.prevent")  # type: ignore[untyped-decorator]
+def prevent() -> None:
+    """Help those whom the next charge may lose, once after each scoring; beat asks every hour."""
+    with app.engine().connect() as db:
+        scored, helped = jobs.last(db, "risk"), jobs.last(db, "prevent")
+    stale = scored is None or (helped is not None and helped.done_at > scored.done_at)
+    if stale or not jobs.begin(app.engine(), "prevent"):
+        return
+    try:
+        done = Counter(each.act for each in prevention.prevent(desk()))
+    except GatewayError as error:
+        log.warning("prevent", error=str(error))
+        return
+    told = {**done, **leavers.announce(desk())}
+    jobs.done(app.engine(), "prevent", told)
+    log.info("prevent", **told)
+
+
 @task_prerun.connect  # type: ignore[untyped-decorator]
 def name_work(sender: Any, args: Any, **_given: Any) -> None:
     """A task begins: every line of its thread until its end tells what it is about, also what Celery says of it."""
@@ -179,13 +247,19 @@ def forget_work(**_given: Any) -> None:
 @task_success.connect  # type: ignore[untyped-decorator]
 def note_success(sender: Any, **_given: Any) -> None:
     """A task was done: that is this worker's heartbeat."""
-    watch.did(app.engine(), "worker", sender.name)
+    pulse(app.engine()).did(sender.name)
+
+
+@lru_cache(maxsize=1)
+def pulse(engine: Engine) -> watch.Pulse:
+    """Return what remembers the heartbeats of this process."""
+    return watch.Pulse(engine, "worker")
 
 
 @task_failure.connect  # type: ignore[untyped-decorator]
 def keep_failure(sender: Any, exception: BaseException, args: Any, **_given: Any) -> None:
     """A task ended in an error that nobody expected: it is kept for a person, with what it was about."""
-    replay.note_failure(app.engine(), sender.name, args[0] if args else None, exception)
+    replay.note_failure(app.engine(), sender.name, args[0] if sender.name in ABOUT and args else None, exception)
 
 
 @worker_ready.connect  # type: ignore[untyped-decorator]

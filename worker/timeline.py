@@ -22,7 +22,7 @@ def of_case(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> dic
     """Return the ``history`` of a case, its next ``step`` with reasons, and what ``would_change`` it."""
     lines = db.execute(select(history).where(history.c.case_id == row.id).order_by(history.c.id))
     told = [{"at": utc_text(line.at), "what": line.what, "detail": line.detail} for line in lines]
-    changes = [] if row.closed_at else list(_changes(facts_of(db, row, now), policy.of(row.arm), now))
+    changes = [] if row.closed_at else list(_changes(facts_of(db, row, now), policy.of(row.arm, row.segment), now))
     return {"step": step_of(db, row.id), "history": told, "events": list(_events(db, row)), "would_change": changes}
 
 

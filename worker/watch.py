@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import socket
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -32,6 +34,21 @@ def did(engine: Engine, role: str, what: str) -> None:
     again = row.on_conflict_do_update(index_elements=list(heartbeats.primary_key), set_={"at": MACHINE_NOW}, where=old)
     with suppress(SQLAlchemyError), engine.begin() as db:
         db.execute(again)
+
+
+class Pulse:
+    """Notes what one process does, and asks no database before the next note is due."""
+
+    def __init__(self, engine: Engine, role: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine, self._role, self._clock = engine, role, clock
+        self._next: dict[str, float] = {}
+
+    def did(self, what: str) -> None:
+        """Note that this process did something."""
+        at = self._clock()
+        if at >= self._next.get(what, at):
+            self._next[what] = at + OFTEN_ENOUGH.total_seconds()
+            did(self._engine, self._role, what)
 
 
 @dataclass(frozen=True, slots=True)

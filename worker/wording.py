@@ -36,6 +36,8 @@ from worker.words import NotWritten, Words, read_words
 # Said once a case is over: nothing is to be paid any more, and no link leads anywhere.
 AFTER = ("ended", "paused", "thanks", "expiring")
 EXPIRING = "expiring"  # but the card can be changed
+RENEWAL, RENEWAL_CARD = AHEAD = ("renewal", "renewal_card")  # said before a charge: nothing is owed
+BUTTONS = {EXPIRING: "card", RENEWAL_CARD: "card", RENEWAL: "method"}  # the page on which each stands, too
 CONSEQUENCES = {"cancel": "after_cancel", "pause": "after_pause"}
 BRANDS = {
     "amex": "American Express",
@@ -184,13 +186,13 @@ class _Teller:
 
     def told(self, name: str, bills: Sequence[Bill], policy: Policy) -> dict[str, Any]:
         """Return what the templates may use; what is not to be said is None."""
-        texts, shop, is_open = self.words.texts, self.letterhead, name not in AFTER
+        texts, shop, is_open = self.words.texts, self.letterhead, name not in (*AFTER, *AHEAD)
         notice, many = texts["notices"][name], len(bills) > 1
         amount = locales.in_a_row([self._amount(bill) for bill in bills], self.locale)
         advice = _advice_for(bills, policy)
         button = texts["button_confirm" if advice == "confirm" else "button"]
-        if name == EXPIRING:
-            button = texts["pages"]["card"]["button"]
+        if name in BUTTONS:
+            button = texts["pages"][BUTTONS[name]]["button"]
         return {
             "lang": self.words.tag,
             "merchant": locales.name(shop.name),
@@ -205,7 +207,7 @@ class _Teller:
             "after": texts.get(_consequence(bills, policy)) if is_open else None,
             "other_card": texts["other_card"] if is_open and any(bill.other_card for bill in bills) else None,
             "paid": texts["paid"] if is_open else None,
-            "help": texts["help"] if is_open or name == EXPIRING else None,
+            "help": texts["help"] if is_open or name in BUTTONS else None,
             "opt_out": bills[0].opt_out if name in policy.optional else None,
             "fewer": texts["fewer"],
         }
@@ -215,16 +217,19 @@ class _Teller:
 
     def _bill(self, bill: Bill, button: str, name: str) -> dict[str, Any]:
         """Return the rows that tell of one payment, each a label and its value, and where something can be done."""
-        texts, is_open = self.words.texts, name not in AFTER
-        rows = [("amount", self._amount(bill)), ("product", self._product(bill))]
-        if is_open or name == EXPIRING:
+        texts, is_open = self.words.texts, name not in (*AFTER, *AHEAD)
+        # What a charge to come will amount to, discounts and taxes included, is not known before it.
+        rows = [("amount", self._amount(bill) if name not in AHEAD else None), ("product", self._product(bill))]
+        if is_open or name in BUTTONS:
             rows.append(("method", self._method(bill.reading)))
         if is_open:
             rows += [("next_charge", self._day(bill.next_charge)), ("pay_by", self._day(bill.pay_by))]
+        if name in AHEAD:
+            rows.append(("renewal", self._day(bill.next_charge)))
         return {
             "facts": [(texts[label], value) for label, value in rows if value],
-            "is_open": is_open or name == EXPIRING,
-            "link": bill.reading.link if is_open or name == EXPIRING else None,
+            "is_open": is_open or name in BUTTONS,
+            "link": bill.reading.link if is_open or name in BUTTONS else None,
             "button": button,
         }
 
@@ -277,7 +282,11 @@ def _consequence(bills: Sequence[Bill], policy: Policy) -> str:
 
 
 def names(policy: Policy) -> tuple[str, ...]:
-    """Return the notices that a policy can send."""
+    """Return the notices that a policy can send, those of its rival and its segments too."""
+    return tuple(dict.fromkeys(name for each in policy.every for name in _names(each)))
+
+
+def _names(policy: Policy) -> tuple[str, ...]:
     after = [name for name, ending in (("ended", "cancel"), ("paused", "pause")) if policy.ending == ending]
     return (
         *(rung.notice for rung in policy.ladder),
@@ -285,6 +294,7 @@ def names(policy: Policy) -> tuple[str, ...]:
         *(after if policy.notice_ended else ()),
         *(("thanks",) if policy.notice_thanks else ()),
         *((EXPIRING,) if policy.notice_expiring else ()),
+        *(AHEAD if policy.prevent_notice else ()),
     )
 
 

@@ -28,6 +28,7 @@ from worker.practice.events import signature
 from worker.readings import Reading, instant
 from worker.stripe_gateway import (
     Declined,
+    Gone,
     NotNow,
     Paid,
     Processing,
@@ -520,6 +521,15 @@ def test_every_request_names_version_and_account_and_only_charges_carry_our_key(
     assert {each.headers["stripe-account"] for each in bank.record.of_api()} == {"acct_9"}
     assert [each.key for each in bank.record.of_api() if each.method == "GET"] == [None, None]
     assert [each.key for each in bank.record.pays()] == ["k1"]
+
+
+def test_an_id_is_one_part_of_the_path_whatever_stands_in_it(bank_of: BankOf) -> None:
+    """It comes from outside: it names an object that is not there, and adds no parameter."""
+    bank = bank_of()
+    with pytest.raises(Gone):
+        bank.gateway.read("in_1?limit=1")
+    (sent,) = bank.record.of_api()
+    assert (sent.path, "limit" in sent.query) == ("/v1/invoices/in_1?limit=1", False)
 
 
 def test_the_check_of_this_suite_finds_an_unknown_parameter(bank_of: BankOf, description: Description) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +187,59 @@ def test_a_reading_over_http_asks_for_the_charge_where_only_its_id_is_shown(
     canned_of: Callable[..., Any], shape: str
 ) -> None:
     """The fifth level cannot be expanded: the intent is asked for once more, with its charge."""
-    unexpanded = {**INTENT, "latest_charge": CHARGE["id"]}
-    path = ("payment_intent",) if shape == "old" else ("payments", "data", 0, "payment", "payment_intent")
-    canned = canned_of((200, having(SHAPES[shape], unexpanded, *path)), (200, INTENT))
+    canned = canned_of((200, showing(shape)), (200, INTENT))
     assert canned.gateway.read("in_1Pgc6tB7WZ01zgkWu9fdqL6I") == EXPECTED
     assert [each.path for each in canned.record.of_api()] == [
         "/v1/invoices/in_1Pgc6tB7WZ01zgkWu9fdqL6I",
         "/v1/payment_intents/pi_1PgafyB7WZ01zgkWSjxsAJo3",
     ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_refused_charge_that_is_known_is_shown_by_its_id(canned_of: Callable[..., Any], shape: str) -> None:
+    """One request less; all that may differ from one reading to the next is shown all the same."""
+    canned = canned_of((200, showing(shape)))
+    known = canned.gateway.read(BOTH["id"], known=CHARGE["id"])
+    evidence = ("charged", "charged_at", "decline")
+    assert replace(known, **{name: getattr(EXPECTED, name) for name in evidence}) == EXPECTED
+    assert len(canned.record.of_api()) == 1
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        {"status": "processing"},
+        {"status": "requires_action"},
+        {"status": "succeeded"},
+        {"latest_charge": "ch_another"},
+        {"last_payment_error": None},
+        {"last_payment_error": {"charge": "ch_another", "code": "card_declined", "type": "card_error"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_charge_that_may_have_changed_is_asked_for(
+    canned_of: Callable[..., Any], shape: str, doubt: dict[str, Any]
+) -> None:
+    """Under way, taken, or not the one that was refused last."""
+    canned = canned_of((200, showing(shape, **doubt)), (200, {**INTENT, **doubt, "latest_charge": CHARGE}))
+    assert canned.gateway.read(BOTH["id"], known=CHARGE["id"]).charge_id == CHARGE["id"]
+    assert len(canned.record.of_api()) == 2
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_known_charge_is_asked_for_where_no_method_is_stored(canned_of: Callable[..., Any], shape: str) -> None:
+    """Nothing else shows which card there is."""
+    bare = having(showing(shape), None, "customer", "invoice_settings", "default_payment_method")
+    canned = canned_of((200, bare), (200, INTENT))
+    assert canned.gateway.read(BOTH["id"], known=CHARGE["id"]).card == REFUSED
+    assert len(canned.record.of_api()) == 2
+
+
+def showing(shape: str, **more: Any) -> JSON:
+    """Return an invoice as Stripe shows it: of the charge of its intent only the id."""
+    path = ("payment_intent",) if shape == "old" else ("payments", "data", 0, "payment", "payment_intent")
+    return having(SHAPES[shape], {**INTENT, "latest_charge": CHARGE["id"], **more}, *path)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

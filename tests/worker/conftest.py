@@ -21,6 +21,7 @@ from tests.gateway.wire import served
 from tests.worker.bench import Serve, Street
 from tests.worker.builders import HOUR, START, one
 from tests.worker.visitor import TOKEN, Open, Visitor
+from worker import app
 from worker.clock import set_clock
 from worker.embedded import Servers
 from worker.settings import Settings, load_settings
@@ -43,6 +44,21 @@ def street() -> Iterator[Street]:
 def serve(engine: Engine, street: Street) -> Serve:
     """Return a function that opens a bank over a world until the next one is opened."""
     return partial(street.open, engine)
+
+
+@pytest.fixture
+def configured(running: Servers, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let this process work as a worker on the tests' own servers."""
+    monkeypatch.setenv("DUNNING_DATABASE_URL", running.database_url)
+    monkeypatch.setenv("DUNNING_BROKER_URL", running.broker_url)
+    monkeypatch.setenv("DUNNING_STRIPE_API_KEY", "sk_test_1")
+    made = (app.engine, app.gateway)
+    for each in made:
+        each.cache_clear()
+    yield
+    app.engine().dispose()
+    for each in made:
+        each.cache_clear()
 
 
 FORKING = """

@@ -41,7 +41,8 @@ from worker.clock import machine_now, set_clock
 from worker.models import UNCERTAIN
 from worker.settings import Settings, load_settings
 from worker.suppressions import BOUNCED, COMPLAINED, REASONS
-from worker.web.webhooks import LARGEST_BODY, make_web
+from worker.web.bodies import LARGEST_BODY
+from worker.web.webhooks import make_web
 
 Run = Callable[..., CompletedProcess[str]]
 OURS = "<in_1-first@shop.example>"

@@ -50,7 +50,7 @@ def test_no_broker_call_waits_for_ever(config: dict[str, Any]) -> None:
 def test_a_tick_that_was_not_read_is_thrown_away(config: dict[str, Any]) -> None:
     """After a standstill of the workers the queue does not hold an hour of ticks, or of anything else from beat."""
     jobs = config["beat_schedule"].values()
-    names = ("tick", "catch_up", "sweep_invoices", "audit", "clean_up")
+    names = ("tick", "catch_up", "sweep_invoices", "audit", "clean_up", "risk", "prevent")
     assert {job["task"] for job in jobs} == {f"dunning.{name}" for name in names}
     assert all(job["options"]["expires"] == job["schedule"] for job in jobs)
 
@@ -70,6 +70,9 @@ def test_celery_itself_sees_these_settings() -> None:
         text=True,
         check=True,
     )
-    names = ["audit", "catch_up", "clean_up", "deliver", "sweep_invoices", "tell", "tick", "work"]
+    names = [
+        *("audit", "catch_up", "clean_up", "deliver", "prevent", "risk", "sweep_invoices"),
+        *("tell", "tick", "work", "work_each"),
+    ]
     assert done.stdout.strip() == f"None True SafeConsumer {[f'dunning.{name}' for name in names]}"
     assert issubclass(SafeConsumer, Consumer)

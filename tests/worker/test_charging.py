@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Row, text
 
 from schedules import Card, Decline, Policy
-from tests.worker.bench import Scripted, Serve
+from tests.worker.bench import Bench, Scripted, Serve
 from tests.worker.builders import (
     CARD,
     DAY,
@@ -38,6 +38,7 @@ from tests.worker.builders import (
     until,
 )
 from worker import charging, inbox
+from worker.cases import lock, store_reading
 from worker.facts import uses_of
 from worker.models import UNCERTAIN
 from worker.notices import OBSERVED
@@ -46,6 +47,27 @@ from worker.stripe_gateway import Unavailable
 from worker.suppressions import OPTED_OUT, REASONS
 
 STOPPED = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_known_charge_that_is_not_read_again_changes_no_case(serve: Serve, ours: bool) -> None:
+    """The renewal's charge, or one of ours that a reading has shown: the row becomes the same, field by field."""
+    street = serve(Scripted(declines=[FUNDS]))
+    opened(street.engine)
+    now = street.go_on()
+    if ours:
+        street.hear(street.go_on())
+        now = street.go_on()
+    known = the_case(street.engine).charge_id
+    assert known == ("ch_1_1" if ours else "ch_1_0")
+    assert stored(street, now + HOUR, known) == stored(street, now + HOUR, None)
+
+
+def stored(street: Bench, now: datetime, known: str | None) -> Row[Any]:
+    """Return the case as it would be after a reading; nothing is kept."""
+    reading = street.desk(now).gateway.read("in_1", known=known)
+    with street.engine.connect() as db:
+        return store_reading(db, lock(db, 1), reading, 1, now)
 
 
 def test_a_refresh_stores_the_card_and_the_evidence(serve: Serve) -> None:

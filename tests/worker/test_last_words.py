@@ -203,6 +203,23 @@ def test_whose_card_expires_before_the_next_renewal_is_asked_for_a_new_one(
     assert "http" not in text
 
 
+def test_who_has_switched_renewal_off_is_not_asked_for_a_new_card(serve: Serve) -> None:
+    """There is no next payment for it, and whoever leaves is left alone."""
+    failed = payment(decline=LOST, card=replace(CARD, exp_month=1, exp_year=2026))
+    street = serve(Scripted([failed], acts=[("paid", START + DAY)]), policy=Policy(notice_expiring=True))
+    opened(street.engine, failed)
+    sql(
+        street.engine,
+        """INSERT INTO subscriptions (id, customer_id, status, started_at, cancel_at, currency, card)
+           VALUES ('sub_1', 'cus_1', 'active', :at, :at + interval '20 days', 'usd', '[]')""",
+        at=START,
+    )
+    street.work(START)
+    street.hear(START + DAY)
+    assert the_case(street.engine).state == "recovered"
+    assert sql(street.engine, LAST) == []
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_thank_you_is_sent_where_the_merchant_wants_it(serve: Serve, tmp_path: Path, *, wanted: bool) -> None:
     """The customer pays a day after the notice; once the cool-down is over there is a word for it."""

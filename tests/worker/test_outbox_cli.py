@@ -80,6 +80,7 @@ def test_everything_that_was_not_delivered_is_listed(operator: Operator, engine:
         "id": dead,
         "case_id": 2,
         "payment_id": "in_2",
+        "subscription_id": None,
         "kind": "hook",
         "name": "case.lost",
         "channel": "hook",

@@ -28,6 +28,7 @@ VALUES = {
     "HOOK_URL": "https://crm.shop.example/dunning",
     "HOOK_SECRET": f"whsec_{'a' * 32},whsec_{'b' * 64}",
     "MAIL_WEBHOOK_SECRET": f"whsec_{'a' * 32},whsec_{'b' * 64}",
+    "SIGNALS_SECRET": f"whsec_{'c' * 32},whsec_{'d' * 64}",
     "CONSOLE_TOKEN": "3" * 32,
     "CONSOLE_USER_HEADER": "X-Forwarded-User",
     "CONSOLE_PROXIES": "10.0.0.0/8, ::1",
@@ -50,7 +51,7 @@ def told(settings: Settings) -> dict[str, object]:
     found = settings.model_dump()
     for name in ("stripe_api_key", "smtp_url", "hook_url", "console_token"):
         found[name] = found[name].get_secret_value()
-    for name in ("stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret"):
+    for name in ("stripe_webhook_secret", "link_secret", "hook_secret", "mail_webhook_secret", "signals_secret"):
         found[name] = [secret.get_secret_value() for secret in found[name]]
     return found
 

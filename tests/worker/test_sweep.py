@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import pytest
 from celery.exceptions import Ignore
+from redis import Redis
 from sqlalchemy import insert
 
 from tests.worker.bench import Bench, Serve
 from tests.worker.builders import START, add_case, add_notice, case_row, event, one, sql
 from worker import inbox, sweep, tasks
+from worker.checks import redis_url
+from worker.embedded import Servers
 from worker.models import cases
 
 EXPIRE = "UPDATE {} SET lease_until = clock_timestamp() - interval '1 second' WHERE lease_token IS NOT NULL"
@@ -73,3 +79,38 @@ def test_of_a_process_two_threads_tick_and_the_others_work() -> None:
     """A tick that meets two others leaves it to them: it counts as no sign of life."""
     with tasks.TICKING, tasks.TICKING, pytest.raises(Ignore):
         tasks.tick()
+
+
+@pytest.mark.parametrize(("due", "most"), [(0, 0), (8, 1), (60, 1), (61, 2), (300, 5), (1000, 5)])
+def test_hints_travel_together_only_where_there_is_one_for_every_worker(due: int, most: int) -> None:
+    """In their order, none twice; of few each has a message of its own."""
+    hints = [(number, "token") for number in range(due)]
+    sent = tasks.bundles(hints)
+    assert [hint for few in sent for hint in few] == hints
+    assert max(map(len, sent), default=0) == most
+
+
+@pytest.mark.usefixtures("configured")
+def test_of_cases_in_one_message_each_has_its_own_fate(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One ends in an error that nobody expected, which is kept under its number; the others are worked on."""
+    street = serve()
+    monkeypatch.setenv("DUNNING_STRIPE_API_BASE", f"http://127.0.0.1:{street.port}")
+    many(street, 3)
+    (first, token), (second, _), (third, other) = street.claim(START)
+    tasks.work_each.apply(args=([(first, str(token)), (second, "no token"), (third, str(other))],))
+    assert sql(street.engine, "SELECT id FROM cases WHERE lease_token IS NOT NULL") == [(second,)]
+    assert sql(street.engine, "SELECT task, row_id FROM failures") == [("dunning.work", second)]
+    assert one(street.engine, "SELECT sum(claims) FROM cases") == 0
+
+
+@pytest.mark.usefixtures("configured")
+def test_a_tick_sends_what_it_claimed_in_messages_that_a_worker_understands(serve: Serve, running: Servers) -> None:
+    """Every case that is due is in one of them, and all are worked on."""
+    street = serve()
+    many(street, 3)
+    with Redis.from_url(redis_url(running.broker_url)) as broker:
+        broker.flushdb()
+        tasks.tick.apply()
+        [*messages] = broker.lrange("celery", 0, -1)
+    bodies = [json.loads(base64.b64decode(json.loads(each)["body"])) for each in messages]
+    assert sorted(case_id for [[hints], *_] in bodies for case_id, _token in hints) == [1, 2, 3]

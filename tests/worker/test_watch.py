@@ -20,21 +20,6 @@ from worker.roles import Roles
 AGE = "UPDATE heartbeats SET at = at - CAST(:age AS interval) WHERE role = :role"
 
 
-@pytest.fixture
-def configured(running: Servers, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let this process work as a worker on the tests' own servers."""
-    monkeypatch.setenv("DUNNING_DATABASE_URL", running.database_url)
-    monkeypatch.setenv("DUNNING_BROKER_URL", running.broker_url)
-    monkeypatch.setenv("DUNNING_STRIPE_API_KEY", "sk_test_1")
-    made = (app.engine, app.gateway)
-    for each in made:
-        each.cache_clear()
-    yield
-    app.engine().dispose()
-    for each in made:
-        each.cache_clear()
-
-
 def aged(engine: Engine, role: str, seconds: int) -> None:
     """Let a role's last work lie back."""
     sql(engine, AGE, age=f"{seconds} s", role=role)
@@ -81,6 +66,18 @@ def test_a_busy_process_writes_every_few_seconds_only(engine: Engine) -> None:
     aged(engine, "worker", 6)
     watch.did(engine, "worker", watch.TICK)
     assert one(engine, "SELECT at FROM heartbeats") > first
+
+
+def test_a_busy_process_asks_the_database_every_few_seconds_only(engine: Engine) -> None:
+    """Each kind of work on its own; who wiped the table meanwhile waits for the next note."""
+    at = [0.0]
+    pulse, names = watch.Pulse(engine, "worker", lambda: at[0]), "SELECT what FROM heartbeats ORDER BY what"
+    for instant, expected in ((0, ["a", "b"]), (4.9, []), (5, ["a", "b"])):
+        sql(engine, "DELETE FROM heartbeats")
+        at[0] = instant
+        for what in ("a", "b", "a"):
+            pulse.did(what)
+        assert [row.what for row in sql(engine, names)] == expected
 
 
 def test_a_note_that_cannot_be_written_costs_no_work() -> None:

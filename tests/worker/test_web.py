@@ -23,7 +23,8 @@ from worker import watch
 from worker.app import make_engine
 from worker.practice.events import signature
 from worker.settings import Settings
-from worker.web.webhooks import LARGEST_BODY, make_web
+from worker.web.bodies import LARGEST_BODY
+from worker.web.webhooks import make_web
 
 SECRET, NEXT = "whsec_canary_first", "whsec_canary_next"
 

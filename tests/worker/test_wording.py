@@ -21,12 +21,12 @@ from tests.worker.builders import invoice, reading
 from worker.locales import ISOLATE, day, money
 from worker.readings import reading_of
 from worker.settings import Settings
-from worker.wording import AFTER, Bill, Letter, Letterhead, compose, names, page
+from worker.wording import AFTER, AHEAD, Bill, Letter, Letterhead, compose, names, page
 from worker.words import read_words
 
 LANGUAGES = ("de", "en", "es", "fr", "it", "ja", "nl", "pt-BR", "zh-CN", "zh-TW")
 WITHOUT_PLURAL = ("ja", "zh-CN", "zh-TW")
-WITH_A_LINK = ("first", "authentication", "reminder", "second_reminder", "last_chance", "expiring")
+WITH_A_LINK = ("first", "authentication", "reminder", "second_reminder", "last_chance", "expiring", *AHEAD)
 NOTICES = (*WITH_A_LINK, "ended", "paused", "thanks")
 SHOP = Letterhead("Ada's Shop & Co")
 TODAY, LAST = date(2026, 1, 15), date(2026, 2, 8)
@@ -137,8 +137,10 @@ def test_every_notice_in_every_language_tells_the_same_in_both_forms(tag: str, n
         for form in (told.text, html.words):
             for each in some:
                 shown = each.reading
-                expected = [money(shown.amount_minor, shown.currency, Locale.parse(tag, sep="-")), shown.product or ""]
-                if name not in AFTER:
+                amount = money(shown.amount_minor, shown.currency, Locale.parse(tag, sep="-"))
+                assert (amount in form) is (name not in AHEAD)
+                expected = [shown.product or "", *(("Visa", "4242") if name in AHEAD else ())]
+                if name not in (*AFTER, *AHEAD):
                     expected += ["Visa", "4242", day(LAST, Locale.parse(tag, sep="-"))]
                 assert not [fact for fact in expected if fact not in form]
             assert not [hole for hole in ("{", "}", "None", "Undefined", "amount") if hole in form]
@@ -171,7 +173,7 @@ def test_a_language_has_every_notice_with_its_plural(tag: str) -> None:
     notices = read_words(None)[tag].texts["notices"]
     assert set(notices) == set(NOTICES)
     for name, texts in notices.items():
-        plural = tag not in WITHOUT_PLURAL and name not in AFTER
+        plural = tag not in WITHOUT_PLURAL and name not in (*AFTER, *AHEAD)
         assert set(texts) == {"subject", "text"} | ({"subjects", "texts"} if plural else set())
     assert set(read_words(None)) == set(LANGUAGES)
 
@@ -343,7 +345,7 @@ def test_every_page_is_there_in_every_language(tag: str) -> None:
     shown = {name: page(name, (1999, "brl") if name == "due" else None, SHOP, "", tag) for name in pages}
     assert all(f'<html lang="{tag}">' in html for html in shown.values())
     assert money(1999, "brl", Locale.parse(tag, sep="-")) in shown["due"]
-    assert [name for name, html in shown.items() if "<button>" in html] == ["due", "card", "unsubscribe"]
+    assert [name for name, html in shown.items() if "<button>" in html] == ["due", "card", "method", "unsubscribe"]
     assert not [html for html in shown.values() if "{" in html]
 
 

@@ -1,12 +1,13 @@
 """Which instants pay? A model is fitted to logged charges, judged against the running policy, and promoted or not."""
 
-from worker.learn.fit import NothingToLearn, fit, version_at
+from worker.learn.fit import LEAST_SAMPLES, NothingToLearn, fit, version_at, weigh
 from worker.learn.judge import LEAST_MATCHED, Estimate, Verdict, judge
 from worker.learn.logged import logged
 from worker.learn.samples import Sample, chosen, from_play
 
 __all__ = [
     "LEAST_MATCHED",
+    "LEAST_SAMPLES",
     "Estimate",
     "NothingToLearn",
     "Sample",
@@ -17,4 +18,5 @@ __all__ = [
     "judge",
     "logged",
     "version_at",
+    "weigh",
 ]

@@ -6,7 +6,7 @@ kind, which is a difference from the hour for all. Seldom seen, it stays near ze
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from schedules.learned import Model
@@ -24,19 +24,24 @@ class NothingToLearn(ValueError):
 
 def fit(samples: Sequence[Sample], version: str) -> Model:
     """Return the model that explains the samples best; raise ``NothingToLearn`` below 200 of them or of one outcome."""
+    passed = [each.passed for each in samples]
+    if len(samples) < LEAST_SAMPLES or len(set(passed)) == 1:
+        msg = f"{len(samples)} charges, {sum(passed)} of them approved: at least {LEAST_SAMPLES} with both are needed"
+        raise NothingToLearn(msg)
+    return weigh([each.terms for each in samples], passed, version)
+
+
+def weigh(terms: Iterable[Iterable[str]], came: Sequence[bool], version: str) -> Model:
+    """Return the weights of these names that explain best what came; raise ``NothingToLearn`` without the library."""
     try:
         from sklearn.feature_extraction import DictVectorizer
         from sklearn.linear_model import LogisticRegression
     except ImportError:  # an extra: workers score without it
         msg = "learning needs scikit-learn: pip install 'dunning[learn]'"
         raise NothingToLearn(msg) from None
-    passed = [each.passed for each in samples]
-    if len(samples) < LEAST_SAMPLES or len(set(passed)) == 1:
-        msg = f"{len(samples)} charges, {sum(passed)} of them approved: at least {LEAST_SAMPLES} with both are needed"
-        raise NothingToLearn(msg)
     names = DictVectorizer()
-    seen = names.fit_transform([{name: _freedom(name) for name in each.terms} for each in samples])
-    found = LogisticRegression(C=PENALTY, max_iter=1000).fit(seen, passed)
+    seen = names.fit_transform([{name: _freedom(name) for name in each} for each in terms])
+    found = LogisticRegression(C=PENALTY, max_iter=1000).fit(seen, came)
     told = zip(names.get_feature_names_out(), found.coef_[0], strict=True)
     weights = {name: round(float(weight) * _freedom(name), 3) for name, weight in told}
     weights = {name: weight for name, weight in weights.items() if abs(weight) >= LEAST}

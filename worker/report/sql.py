@@ -110,6 +110,7 @@ class Dimension:
     label: Callable[[Any], str] | None = None
 
 
+USUAL = "(usual)"  # no segment has parentheses in its name
 NOTHING = Dimension("all", "NULL::text")
 DIMENSIONS = {
     "class": Dimension("class of the decline", "c.decline_class"),
@@ -129,6 +130,7 @@ DIMENSIONS = {
         "how long the customer had been one", "width_bucket(c.tenure_days, ARRAY[90, 365])", "", TENURES.__getitem__
     ),
     "policy": Dimension("arm of the experiment", "c.arm"),
+    "segment": Dimension("segment of the policy", f"coalesce(c.segment, '{USUAL}')"),
     "weekday": Dimension(
         "weekday of the failure, by the card's clock",
         f"CAST(extract(isodow FROM {LOCAL}) AS integer)",

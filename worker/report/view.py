@@ -56,7 +56,7 @@ def state(report: Report) -> str:
     return "final" if report.final else f"preliminary until {report.final_at:%Y-%m-%d}"
 
 
-def _table(first: str, *numbers: str) -> Table:
+def numbers_table(first: str, *numbers: str) -> Table:
     """Return a table of a name, numbers, and a last column of texts."""
     table = Table(first, *(Column(name, justify="right") for name in numbers[:-1]), numbers[-1], box=None)
     table.pad_edge = False
@@ -64,7 +64,7 @@ def _table(first: str, *numbers: str) -> Table:
 
 
 def _means(total: Figures) -> Table:
-    table = _table("came back by", "cases", "share", "value")
+    table = numbers_table("came back by", "cases", "share", "value")
     for name in MEANS:
         share = percent(total.recovered[name] / total.cases)
         table.add_row(TITLES[name], str(total.recovered[name]), share, ", ".join(amounts(total, (name,))))
@@ -110,7 +110,7 @@ def _price(figures: Figures, per_recovery: float, per_case: float) -> Iterable[s
 def _groups(report: Report) -> Table:
     """Return a row for each group, and the whole as one more."""
     names = "cases", "open", "came back", "share", "19 times in 20", "canceled", "days", "charges each", "notices"
-    table = _table(report.question.by or "", *names, "value back")
+    table = numbers_table(report.question.by or "", *names, "value back")
     for group in (*report.groups, report.total):
         table.add_row(*_row(group), style="bold" if group is report.total else None)
     return table
@@ -135,7 +135,7 @@ def _row(group: Figures) -> tuple[str, ...]:
 
 
 def _arms(report: Report) -> Table:
-    table = _table("arm", "customers", "came back", "share", "19 times in 20", "")
+    table = numbers_table("arm", "customers", "came back", "share", "19 times in 20", "")
     for arm in report.arms:
         share, between = percent(arm.back.value), span(arm.back.interval)
         table.add_row(ARM_TITLES[arm.name], str(arm.back.whole), str(arm.back.part), share, between)

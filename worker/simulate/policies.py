@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from schedules import Facts, Policy, Step, next_step
+from schedules.arms import A
 from worker.simulate.fixed import Fixed
 from worker.simulate.play import Decide
 
@@ -25,7 +26,7 @@ class Plan:
 def plan_named(word: str) -> Plan:
     """Return the plan of a word or of a TOML file; raise ``PolicyError`` when the file is no policy.
 
-    An experiment in the file draws nobody: the policy itself is judged, for all customers.
+    An experiment in the file draws nobody: the policy itself is judged, for all customers, with its segments.
     """
     if word in RIVALS:
         return Plan(word, RIVALS[word])
@@ -36,7 +37,7 @@ def plan_of(name: str, policy: Policy) -> Plan:
     """Return the plan of a policy."""
 
     def decide(facts: Facts, now: datetime) -> Step:
-        return next_step(facts, policy, now)
+        return next_step(facts, policy.of(A, policy.segment_of(facts.payment)), now)
 
     return Plan(name, decide, timedelta(hours=policy.cooldown_hours))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, Row, select
@@ -19,11 +20,13 @@ from structlog.contextvars import bind_contextvars
 from schedules import Card
 from worker import app
 from worker.cases import NEXT_RENEWAL
-from worker.links import BadLink, Links, OldLink
+from worker.links import TO_METHOD, BadLink, Links, OldLink
 from worker.logs import log
-from worker.models import OPEN_STATES, cases
+from worker.models import OPEN_STATES, cases, outbox
+from worker.renewals import OF_MESSAGE
 from worker.settings import Settings
 from worker.stripe_gateway import GatewayError, Refused, StripeGateway
+from worker.subscriptions import GONE
 from worker.web.pages import Pages, asked_for
 from worker.wording import Letterhead
 
@@ -45,9 +48,9 @@ class PaymentPages:
     pages: Pages
 
     def pay(self, request: Request) -> Response:
-        """Show what is due; on POST, lead to where it can be paid."""
+        """Show what is due, or what will be charged soon; on POST, lead to where it can be paid or changed."""
         try:
-            case = self._case(self.links.case_of(request.path_params["token"], app.now()))
+            return self._page(request, request.path_params["token"], app.now())
         except OldLink:
             return self.pages.page("old", asked_for(request))
         except BadLink:
@@ -55,6 +58,29 @@ class PaymentPages:
         except SQLAlchemyError as error:
             log.warning("link", error=type(error).__name__)
             return self.pages.page("later", asked_for(request))
+
+    def _page(self, request: Request, token: str, now: datetime) -> Response:
+        """Return the page of a token, of a case or of a message about a subscription; raise ``BadLink``."""
+        try:
+            case_id = self.links.case_of(token, now)
+        except OldLink:
+            raise
+        except BadLink:
+            return self._renewal(request, self.links.case_of(token, now, TO_METHOD))
+        return self._due(request, self._case(case_id))
+
+    def _renewal(self, request: Request, message_id: int) -> Response:
+        """Offer to change what the next charge takes; nothing when there will be none."""
+        with self.engine.connect() as db:
+            row = db.execute(OF_MESSAGE.where(outbox.c.id == message_id)).one_or_none()
+        if row is None:
+            raise BadLink
+        if row.ended_at is not None or row.status == GONE:
+            return self.pages.page("over", asked_for(request))
+        return self._changed(row, "method", request.method, asked_for(request))
+
+    def _due(self, request: Request, case: Row[Any]) -> Response:
+        """Show what is due of a case."""
         if case.state not in OPEN_STATES or case.ended is not None:
             return self._after(case, request.method)
         if request.method == "POST":
@@ -91,10 +117,14 @@ class PaymentPages:
         """Say that nothing is due; of a paid case whose card expires soon, offer to change it in the portal."""
         if case.state != "recovered" or not Card(**case.card).expires_by(app.now() + NEXT_RENEWAL):
             return self.pages.page("over", case.locale)
+        return self._changed(case, "card", method, case.locale)
+
+    def _changed(self, row: Row[Any], page: str, method: str, locale: str | None) -> Response:
+        """Offer to change in the portal what is charged; on POST, lead there."""
         if method != "POST":
-            return self.pages.page("card", case.locale)
-        where = self._portal(case)
-        return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", case.locale)
+            return self.pages.page(page, locale)
+        where = self._portal(row)
+        return RedirectResponse(where, 303, self.pages.headers) if where else self.pages.page("by_answer", locale)
 
     def _portal(self, case: Row[Any]) -> str | None:
         """Return the address of a fresh portal session; none in observe mode, or when the provider makes none."""

@@ -17,9 +17,10 @@ from structlog.contextvars import bind_contextvars
 
 from worker import app
 from worker.cases import record
-from worker.links import TO_OPT_OUT, BadLink, Links, OldLink
+from worker.links import TO_LEAVE_ALONE, TO_OPT_OUT, BadLink, Links, OldLink
 from worker.logs import log
-from worker.models import cases
+from worker.models import cases, outbox
+from worker.renewals import OF_MESSAGE
 from worker.settings import Settings
 from worker.suppressions import OPTED_OUT, Customer, suppress
 from worker.web.pages import Pages, asked_for
@@ -42,7 +43,7 @@ class OptOut:
         """Show the page with its button; on POST, note the choice."""
         now, chosen = app.now(), request.method == "POST"
         try:
-            case = self._case(self.links.case_of(request.path_params["token"], now, TO_OPT_OUT), now, chosen=chosen)
+            locale = self._chosen(request.path_params["token"], now, chosen=chosen)
         except OldLink:
             return self.pages.page("old", asked_for(request))
         except BadLink:
@@ -50,7 +51,27 @@ class OptOut:
         except SQLAlchemyError as error:
             log.warning("unsubscribe", error=type(error).__name__)
             return self.pages.page("later", asked_for(request))
-        return self.pages.page("unsubscribed" if chosen else "unsubscribe", case.locale)
+        return self.pages.page("unsubscribed" if chosen else "unsubscribe", locale or asked_for(request))
+
+    def _chosen(self, token: str, now: datetime, *, chosen: bool) -> str | None:
+        """Return the language of whom a link is for, of a case or of a message about a subscription."""
+        try:
+            locale: str | None = self._case(self.links.case_of(token, now, TO_OPT_OUT), now, chosen=chosen).locale
+        except OldLink:
+            raise
+        except BadLink:
+            self._subscription(self.links.case_of(token, now, TO_LEAVE_ALONE), now, chosen=chosen)
+            return None
+        return locale
+
+    def _subscription(self, message_id: int, now: datetime, *, chosen: bool) -> None:
+        """Note, once, what the customer of a subscription has chosen."""
+        with self.engine.begin() as db:
+            row = db.execute(OF_MESSAGE.where(outbox.c.id == message_id)).one_or_none()
+            if row is None:
+                raise BadLink
+            if chosen and suppress(db, Customer.of(row), OPTED_OUT, now):
+                log.info("unsubscribe", message_id=message_id)
 
     def _case(self, case_id: int, now: datetime, *, chosen: bool) -> Row[Any]:
         """Return the case of a link; note, once, what its customer has chosen."""

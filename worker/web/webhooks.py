@@ -25,18 +25,13 @@ from worker.logs import log
 from worker.metrics import exposition
 from worker.settings import Settings, load_settings
 from worker.stripe_gateway import StripeGateway, verify_event
-from worker.web import links, unsubscribe
+from worker.web import links, signals, unsubscribe
+from worker.web.bodies import TooLarge, read_body
 from worker.web.console import routes as console
 from worker.web.intake import Full, Intake
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-
-LARGEST_BODY = 1024 * 1024
-
-
-class TooLarge(ValueError):
-    """The body is larger than any event."""
 
 
 def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGateway] = app.gateway) -> Starlette:
@@ -45,7 +40,7 @@ def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGat
 
     async def stripe_webhook(request: Request) -> Response:
         try:
-            body = await _body(request)
+            body = await read_body(request)
             event = _verified(body, request.headers.get("stripe-signature", ""), settings)
         except TooLarge as error:
             return JSONResponse({"error": str(error)}, 413)
@@ -80,6 +75,7 @@ def make_web(settings: Settings, engine: Engine, gateway: Callable[[], StripeGat
             Route("/readyz", readyz),
             Route("/metrics", metrics),
             *_of_mail(settings, engine),
+            *signals.routes(settings, engine),
             *links.routes(settings, engine, gateway),
             *unsubscribe.routes(settings, engine),
             *console.routes(settings, engine),
@@ -93,7 +89,7 @@ def _of_mail(settings: Settings, engine: Engine) -> list[Route]:
 
     async def mail_webhook(request: Request) -> Response:
         try:
-            body = await _body(request)
+            body = await read_body(request)
             standard_webhooks.verify(secrets, request.headers, body, machine_now())
             report = bounces.from_webhook(body)
         except TooLarge as error:
@@ -115,17 +111,6 @@ def _of_mail(settings: Settings, engine: Engine) -> list[Route]:
 def serve() -> Starlette:
     """Return the web application of this installation (uvicorn calls it once per process)."""
     return make_web(load_settings(), app.engine())
-
-
-async def _body(request: Request) -> bytes:
-    """Read at most ``LARGEST_BODY`` bytes, whatever the client announced."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_BODY:
-            msg = f"the body is larger than {LARGEST_BODY} bytes"
-            raise TooLarge(msg)
-    return bytes(body)
 
 
 def _verified(body: bytes, signature: str, settings: Settings) -> inbox.Event:

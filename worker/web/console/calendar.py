@@ -31,7 +31,7 @@ Point = tuple[str, datetime]
 
 def of_case(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> dict[str, Any]:
     """Return the ``picture`` of a case, its planned ``steps``, its ``zone`` and the ``window`` of its charges."""
-    mine = policy.of(row.arm)
+    mine = policy.of(row.arm, row.segment)
     facts = facts_of(db, row, now)
     case = case_of(facts, mine, now)
     steps = () if row.closed_at else steps_ahead(facts, mine, now)

@@ -17,7 +17,7 @@ from worker.web.console.pages import Visit, Wrong, shown
 A_PAGE = 50
 MOST_PAGES, LONGEST_DUE = 100_000, 24 * 365
 STATES, CLASSES = (*OPEN_STATES, *OUTCOMES), [each.value for each in DeclineClass]
-ASKED = ("state", "class", "customer", "account", "due", "stuck", "sort", "desc")
+ASKED = ("state", "class", "customer", "account", "segment", "due", "stuck", "sort", "desc")
 
 
 def view(visit: Visit) -> Response:
@@ -45,6 +45,7 @@ def filters(visit: Visit, given: dict[str, str]) -> repair.Filters:
         "decline_class": visit.chosen("class", ("", *CLASSES), "") or None,
         "customer_id": given["customer"] or None,
         "account": given["account"] or None,
+        "segment": given["segment"] or None,
         "due": _due(given["due"]),
         "stuck": bool(given["stuck"]),
     }

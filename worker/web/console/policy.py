@@ -12,11 +12,13 @@ from schedules import Policy
 from schedules.budgets import Limit
 from schedules.hours import Window
 from schedules.policy import Rung
+from schedules.segments import Segment
+from worker.locales import money
 from worker.web.console import charts
 from worker.web.console.pages import Visit, shown
 
 A_DAY = 24
-APART = ("declines", "rival")  # shown in tables of their own
+APART = ("declines", "rival", "segments")  # shown in tables of their own
 
 
 def view(visit: Visit) -> Response:
@@ -25,9 +27,20 @@ def view(visit: Visit) -> Response:
     mine = list(rows(policy))
     theirs = dict(rows(policy.rival)) if policy.rival else {}
     other = [(key, theirs[key], value) for key, value in mine if policy.rival and theirs.get(key) != value]
+    segments = [_segment(who, dict(rows(other)), mine) for who, other in policy.segments]
     pictures = {"windows_picture": _windows(policy), "ladder_picture": _ladder(policy)}
-    told = {"rows": mine, "declines": policy.declines, "rival": other}
+    told = {"rows": mine, "declines": policy.declines, "rival": other, "segments": segments}
     return shown(visit, "policy", {**told, **pictures})
+
+
+def _segment(who: Segment, theirs: dict[str, str], mine: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the name of a segment, who belongs to it, and each choice that is otherwise, with the usual one."""
+    amount = None if who.amount_from is None else money(who.amount_from, who.currency or "")
+    known = {"customer for days": who.tenure_days_from, "amount": amount}
+    least = [f"{name} from {value} on" for name, value in known.items() if value is not None]
+    fits = [*least, f"plan {' or '.join(who.plans)}"] if who.plans else least
+    changes = [(key, value, theirs[key]) for key, value in mine if theirs.get(key) != value]
+    return {"name": who.name, "who": ", ".join(fits), "changes": changes}
 
 
 def rows(policy: Policy) -> Iterator[tuple[str, str]]:

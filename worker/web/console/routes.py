@@ -20,7 +20,7 @@ from worker import app
 from worker.logs import log
 from worker.report import page as report_page
 from worker.settings import Settings
-from worker.web.console import case_list, case_page, failed, notices, overview, policy, report
+from worker.web.console import case_list, case_page, churn, customer, failed, notices, overview, policy, report
 from worker.web.console.guard import PATH, Guard, same_origin
 from worker.web.console.pages import HEADERS, Missing, Visit, Wrong, shown
 from worker.words import NotWritten
@@ -116,12 +116,15 @@ def routes(settings: Settings, engine: Engine) -> list[Route]:
         Route(f"{PATH}/cases", door.behind(case_list.view)),
         Route(f"{PATH}/cases/{{asked}}", door.behind(case_page.view)),
         Route(f"{PATH}/cases/{{asked}}", door.behind(case_page.act), methods=post),
+        Route(f"{PATH}/customers/{{customer}}", door.behind(customer.view)),
         Route(f"{PATH}/failed", door.behind(failed.view)),
         Route(f"{PATH}/failed", door.behind(failed.act), methods=post),
         Route(f"{PATH}/policy", door.behind(policy.view)),
         Route(f"{PATH}/notices", door.behind(notices.view)),
         Route(f"{PATH}/notices/letter", door.behind(notices.letter)),
         Route(f"{PATH}/report", door.behind(report.view)),
+        Route(f"{PATH}/churn", door.behind(churn.page)),
+        Route(f"{PATH}/churn.csv", door.behind(churn.table)),
         Route(f"{PATH}/{{rest:path}}", door.behind(_nothing)),
     ]
 
