@@ -65,7 +65,9 @@ class Subscriber:
         """Return what there is to tell, the days as text."""
         told = {each.name: getattr(self, each.name) for each in fields(self)}
         shown = {name: str(value) if isinstance(value, date) else value for name, value in told.items()}
-        return {name: value for name, value in shown.items() if value not in (None, {}, False)}
+        return {
+            name: value for name, value in shown.items() if value is not None and value is not False and value != {}
+        }
 
     def due(self, days: int) -> int:
         """Return how many charges are to come within so many days, none when renewal ends before."""

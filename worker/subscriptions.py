@@ -52,7 +52,7 @@ def read_all(engine: Engine, gateway: StripeGateway, account: str | None, counts
         keep(engine, shown, account, counts)
         yield counts.read
     with engine.connect() as db:
-        unseen = subscriptions.c.ended_at.is_(None), subscriptions.c.read_at < begun
+        unseen = subscriptions.c.ended_at.is_(None), subscriptions.c.status != GONE, subscriptions.c.read_at < begun
         missing = db.execute(_of(account).where(*unseen)).all()
     for row in missing:
         _look_after(engine, gateway, row, counts)

@@ -27,7 +27,7 @@ REPO = Path(__file__).parents[2]
 CONTRAST = (Path(__file__).parent / "contrast.js").read_text(encoding="utf-8")
 TOKEN = "canary" * 6
 SIZES = {"desk": (1280, 900), "phone": (390, 844)}
-CHOSEN_PAGES = ("Overview", "Cases", "Failed", "Policy", "Notices", "Report")
+CHOSEN_PAGES = ("Overview", "Cases", "Failed", "Policy", "Notices", "Report", "Churn")
 
 
 @pytest.fixture(scope="module")  # while it is open, no other test of this thread can run a loop of its own

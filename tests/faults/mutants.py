@@ -77,7 +77,7 @@ def mail_before_commit() -> None:
             with desk.engine.connect() as db:
                 message = db.execute(select(outbox).where(outbox.c.id == message_id)).one()
                 case = db.execute(select(cases).where(cases.c.id == message.case_id)).one()
-            hand_over[0](desk, tasks.mailbox(), [Item(message, case, other_card=False)], "mutant")
+            hand_over[0](desk, tasks.mailbox(), [Item(message, case, other_card=False)])
             taken: list[Item] = own(desk, message_id, hint)
             return taken
 
@@ -85,7 +85,7 @@ def mail_before_commit() -> None:
 
     def done(own: Any) -> Any:
         hand_over.append(own)
-        return lambda _desk, _mailbox, items, _key: [None] * len(items)
+        return lambda _desk, _mailbox, items: [None] * len(items)
 
     swap(notices, "_take", make)
     swap(notices, "_hand_over", done)

@@ -32,6 +32,7 @@ from tests.worker.builders import (
     the_case,
     told,
 )
+from tests.worker.town import NOW, settle
 from tests.worker.visitor import OURS, TOKEN, Open, words
 from worker import inbox, replay
 from worker.app import make_engine
@@ -39,7 +40,8 @@ from worker.clock import set_clock
 from worker.settings import SettingsError, load_settings
 from worker.web.console.guard import Guard
 
-PAGES = ("", "/cases", "/cases/1", "/failed", "/policy", "/notices", "/notices?form=text&locale=ja", "/report")
+LETTER = "/notices?form=text&locale=ja"
+PAGES = ("", "/cases", "/cases/1", "/failed", "/policy", "/notices", LETTER, "/report", "/churn")
 BEHIND: dict[str, Any] = {"console_token": None, "console_user_header": "X-Forwarded-User"}
 
 
@@ -601,3 +603,43 @@ def test_the_report_page_answers_about_a_cohort(visit: Open, engine: Engine) -> 
     for wrong in ("from=yesterday", "to=2026-02-30", "to=0001-01-01", "by=star", "from=2026-01-02&to=2026-01-01"):
         answer = operator.get(f"/report?{wrong}")
         assert (answer.status_code, "expected" in words(answer)) == (400, True)
+
+
+# Who left
+
+
+def test_the_churn_page_tells_who_left_and_gives_it_as_a_file(visit: Open, engine: Engine, tmp_path: Path) -> None:
+    """Of January, counted by hand in ``town.py``; what cannot be asked is named."""
+    settle(engine)
+    operator = visit()
+    set_clock(tmp_path / "clock", NOW)
+    seen = operator.reads("/churn?by=plan")
+    assert "63.6% of the customers left: 7 of 11" in seen
+    assert "basic 8 4 50.0% 21.5% to 78.5% 1 2 1 2" in seen
+    assert "too expensive 0 1 0 1" in seen
+    assert "1 shown by the provider no longer, nor why" in seen
+    assert "2026-01 3 3 1 7" in seen
+    link = re.search(r'href="/console(/churn\.csv[^"]*)"', operator.get("/churn?by=plan").text)
+    assert link
+    table = operator.get(link[1].replace("&amp;", "&"))
+    assert (table.status_code, table.headers["content-type"]) == (200, "text/csv; charset=utf-8")
+    assert visit(login=False).get("/churn.csv").status_code == 303
+    assert table.text.splitlines()[1].startswith("2026-01-01,2026-02-01,True,plan,basic,8,4,0.5,")
+    assert "Nobody was there at the start." in operator.reads("/churn?from=2020-01-01")
+    for wrong in ("from=yesterday", "to=2026-02-30", "by=star", "from=2026-01-02&to=2026-01-01"):
+        for path in ("/churn", "/churn.csv"):
+            answer = operator.get(f"{path}?{wrong}")
+            assert (answer.status_code, "expected" in words(answer)) == (400, True)
+
+
+def test_the_churn_page_compares_the_arms_of_an_experiment(
+    visit: Open, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With those who are left alone."""
+    settle(engine)
+    file = tmp_path / "policy.toml"
+    file.write_text("[experiment]\ncontrol_percent = 30\n", encoding="utf-8")
+    monkeypatch.setattr("worker.app.policy", lambda: Policy.load(file))
+    operator = visit()
+    set_clock(tmp_path / "clock", NOW)
+    assert "a: involuntary 25.0% 33.3% -8.3" in operator.reads("/churn")

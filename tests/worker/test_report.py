@@ -161,6 +161,7 @@ GROUPS = {
     ],
     "tenure": [("0 to 3 months", 3, 2), ("3 to 12 months", 2, 1), ("over 12 months", 1, 0), ("unknown", 2, 0)],
     "policy": [("a", 3, 2), ("b", 3, 0), ("control", 2, 1)],
+    "segment": [("(usual)", 8, 3)],
     "weekday": [("Monday", 4, 2), ("Tuesday", 2, 1), ("Wednesday", 1, 0), ("unknown", 1, 0)],
     "hour": [("00:00", 2, 1), ("10:00", 4, 2), ("16:00", 1, 0), ("unknown", 1, 0)],
 }

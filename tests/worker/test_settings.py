@@ -33,6 +33,7 @@ VALUES = {
     "CONSOLE_USER_HEADER": "X-Forwarded-User",
     "CONSOLE_PROXIES": "10.0.0.0/8, ::1",
     "POLICY": "policy.toml",
+    "RISK_MODEL": "risk.json",
     "MODE": "live",
     "LIVE_SWITCH": "on",
     "CLOCK_FILE": "clock",

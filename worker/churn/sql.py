@@ -65,10 +65,10 @@ WITH {held}, main AS (
     SELECT DISTINCT ON (owner, customer_id) owner, customer_id, currency, plan, country, method, started_at, stays
       FROM held ORDER BY owner, customer_id, started_at, id
 ), latest AS (
-    SELECT DISTINCT ON (owner, customer_id) owner, customer_id, lost, lost_at, kind, feedback
+    SELECT DISTINCT ON (owner, customer_id) owner, customer_id, lost, lost_at, kind, reason, feedback
       FROM held WHERE lost ORDER BY owner, customer_id, lost_at DESC, id
 ), customers AS (
-    SELECT main.*, coalesce(lost, false) AS lost, lost_at, kind, feedback
+    SELECT main.*, coalesce(lost, false) AS lost, lost_at, kind, reason, feedback
       FROM main LEFT JOIN latest USING (owner, customer_id)
 )
 SELECT 'customers' AS what, {base} AS base, CASE WHEN lost THEN {key} END AS key, currency, lost,
@@ -124,7 +124,8 @@ def tenure(at: str) -> str:
 DRAWN = """CAST(('x' || encode(substring(sha256(convert_to(CAST(:experiment AS text) || ':' || customer_id, 'UTF8'))
           FROM 1 FOR 6), 'hex'))::bit(48) AS bigint)::float8 / 281474976710656 * 100"""
 ARM = f"CASE WHEN {DRAWN} < :control THEN 'control' WHEN {DRAWN} < :control_or_rival THEN 'b' ELSE 'a' END"
-REASON = "CASE kind WHEN 'voluntary' THEN coalesce(nullif(feedback, ''), 'nothing said') ELSE kind END"
+REASON = """CASE kind WHEN 'voluntary' THEN coalesce(nullif(feedback, ''), 'nothing said')
+          WHEN 'other' THEN reason ELSE kind END"""
 
 
 @dataclass(frozen=True, slots=True)

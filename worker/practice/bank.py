@@ -79,6 +79,7 @@ def _stripe_routes(stripe: Endpoints) -> list[Route]:
         ("GET", "/events", stripe.events, wanted),
         ("GET", "/events/{id}", stripe.event, ()),
         ("GET", "/invoices", stripe.invoices, (*of_invoices, *cursors)),
+        ("GET", "/subscriptions", stripe.subscriptions, ("status", *cursors)),
         ("GET", "/invoice_payments", stripe.invoice_payments, ("invoice", "status", *cursors)),
         ("GET", "/customers/{id}/payment_methods", stripe.payment_methods, ("type", *cursors)),
         ("GET", "/webhook_endpoints", stripe.webhook_endpoints, cursors),
@@ -92,7 +93,8 @@ def _stripe_routes(stripe: Endpoints) -> list[Route]:
         ("DELETE", "/subscriptions/{id}", stripe.cancel, ("cancellation_details", "invoice_now", "prorate")),
     ]
     table += [("GET", f"/{collection}/{{id}}", partial(stripe.one, collection), ()) for collection in PREFIX]
-    table += [("GET", f"/{name}", partial(stripe.many, name), cursors) for name in PREFIX if name != "invoices"]
+    others = PREFIX.keys() - {"invoices", "subscriptions"}
+    table += [("GET", f"/{name}", partial(stripe.many, name), cursors) for name in others]
     return [
         Route(f"/v1{path}", partial(_answer, stripe, handler, known), methods=[method])
         for method, path, handler, known in table

@@ -358,13 +358,13 @@ class Books:
         return self.customers[customer or body["id"]].account
 
     def every(self, collection: str) -> list[JSON]:
-        """Return all objects of a kind as a list of Stripe holds them, oldest first: without what was canceled."""
+        """Return all objects of a kind, oldest first."""
         names: dict[str, Iterable[str]] = {
             "charges": (charged.id for bill in self.bills for charged in bill.charges),
             "customers": self.customers,
             "payment_intents": (bill.intent_id for bill in self.bills),
             "payment_methods": self.methods,
-            "subscriptions": (name for name, bill in self.by_subscription.items() if bill.canceled_at is None),
+            "subscriptions": self.by_subscription,
         }
         return sorted(map(self.find, names[collection]), key=lambda body: int(body["created"]))
 

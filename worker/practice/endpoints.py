@@ -104,8 +104,21 @@ class Endpoints:
 
     async def many(self, collection: str, _request: Request, form: Form) -> Answer:
         """``GET /v1/<collection>``, newest first."""
+        return self._list(collection, form, lambda _each: True)
+
+    async def subscriptions(self, _request: Request, form: Form) -> Answer:
+        """``GET /v1/subscriptions``, newest first: without what was canceled, unless ``status`` asks for it."""
+        wanted = {"ended": "canceled"}.get(form.values.get("status", ""), form.values.get("status"))
+
+        def keep(each: _Shown) -> bool:
+            status = each.body["status"]
+            return status != "canceled" if wanted is None else wanted in ("all", status)
+
+        return self._list("subscriptions", form, keep)
+
+    def _list(self, collection: str, form: Form, keep: Callable[[_Shown], bool]) -> Answer:
         shown = [_Shown(body["id"], body) for body in self.books.every(collection)]
-        found, more = page(shown, {each.id: place for place, each in enumerate(shown)}, form, lambda _each: True)
+        found, more = page(shown, {each.id: place for place, each in enumerate(shown)}, form, keep)
         return self._shown(listing(f"/v1/{collection}", [each.body for each in found], more=more), form)
 
     async def webhook_endpoints(self, _request: Request, form: Form) -> Answer:

@@ -1,7 +1,7 @@
 """How do subscriptions live? A year and more of renewals, failures, cards and farewells, each drawn from its number.
 
 Lives need no world of failed payments: whether a failure is paid in the end is one draw, from shares that were
-measured there. Strain, suspicion and care are hidden; ``town.py`` shows the rest in Stripe's shape.
+measured there. Strain, suspicion and care are hidden.
 """
 
 from __future__ import annotations

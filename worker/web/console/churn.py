@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from worker.churn import Churn, make_churn, spreadsheet, view
 from worker.churn.charts import COLOURS, months
 from worker.churn.counts import course
+from worker.churn.figures import Month
 from worker.churn.sql import DIMENSIONS, KINDS, Question, period
 from worker.report.sql import TENURES, day_named
 from worker.report.view import percent, span
@@ -30,7 +32,7 @@ def page(visit: Visit) -> Response:
         "revenue": view.revenue,
         "title": DIMENSIONS[ask.by].title if ask.by else "",
     }
-    told = {"churn": found, "view": view, "kinds": told_kinds(found), "tenures": TENURES, "reasons": reasons}
+    told = {"churn": found, "view": view, "kinds": told_kinds(found, lately), "tenures": TENURES, "reasons": reasons}
     pictures = {"months": lately, "picture": months(lately), "colours": COLOURS}
     choice = {"days": days, "dimensions": DIMENSIONS, "csv": f"/console/churn.csv?{urlencode(days)}"}
     return shown(visit, "churn", {**told, **words, **pictures, **choice})
@@ -55,9 +57,10 @@ def asked(visit: Visit) -> Question:
     return Question(asked, by or None, None, visit.policy.experiment)
 
 
-def told_kinds(found: Churn) -> list[str]:
-    """Return the kinds that have a row."""
-    return [kind for kind in KINDS if kind != "other" or view.other(found.total)]
+def told_kinds(found: Churn, lately: Sequence[Month]) -> list[str]:
+    """Return the kinds that have a row: the provider's own reasons only where there are any."""
+    others = view.other(found.total) or any(month.lost["other"] for month in lately)
+    return [kind for kind in KINDS if kind != "other" or others]
 
 
 def _day(visit: Visit, name: str) -> datetime | None:
