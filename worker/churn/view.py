@@ -35,7 +35,7 @@ def tell(churn: Churn) -> None:
     if churn.total.customers:
         console.print(_kinds(churn.total))
     else:
-        console.print("Nobody was there at the start.")
+        console.print("Nobody was there at the start. Subscriptions are read once a day, and by `dunning risk`.")
     for line in summary(churn):
         console.print(line, soft_wrap=True)
     for table in _more(churn):
@@ -105,7 +105,7 @@ def _more(churn: Churn) -> Iterator[Table]:
     """Yield the tables that were asked for, or that an experiment has."""
     if churn.groups:
         yield _groups(churn)
-    if churn.question.by == "reason":
+    if churn.question.by == "reason" and churn.reasons:
         yield reasons_by(churn.reasons, "tenure", TENURES, lambda each: each.tenure)
         yield reasons_by(churn.reasons, "plan", plans(churn.reasons), lambda each: each.plan or "unknown")
     if churn.question.before and churn.before:
