@@ -6,14 +6,16 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from sqlalchemy import Row
 
+from schedules.learned import Model
 from worker import app
 from worker.installation import as_json, installation, show, write
 from worker.learn import NothingToLearn, version_at
+from worker.locales import money
 from worker.progress import progress
 from worker.risk.judge import Horizon, Verdict, judge
 from worker.risk.nightly import KIND, model_of, read_and_score
@@ -21,6 +23,9 @@ from worker.risk.samples import Lesson, fit, logged
 from worker.risk.scores import highest
 from worker.settings import load_settings
 from worker.subscriptions import Counts
+
+if TYPE_CHECKING:
+    from worker.risk.simulated import Kept
 
 
 def _share(_context: click.Context, _option: click.Parameter, value: str) -> float:
@@ -130,10 +135,14 @@ def learn(*, out: Path | None, number: int | None, seed: int, as_json: bool) -> 
         raise click.ClickException(str(error)) from None
     if out and verdict.better:
         write(out, json.dumps(model.as_json(), indent=1, sort_keys=True) + "\n", "--out")
+    help_given = _kept(model, number, seed) if number else []
     if as_json:
-        show({"version": model.version, "lessons": len(lessons), **verdict.as_json()})
+        told = {"version": model.version, "lessons": len(lessons), **verdict.as_json()}
+        show({**told, "prevention": [each.as_json() for each in help_given]})
     else:
         _tell(model.version, len(lessons), verdict, out)
+        for each in help_given:
+            _tell_kept(each)
     if not verdict.better:
         raise click.exceptions.Exit(1)
 
@@ -149,6 +158,19 @@ def _simulated(number: int, seed: int) -> tuple[list[Lesson], list[Lesson]]:
     from worker.risk.simulated import lessons
 
     return list(lessons(number, seed)), list(lessons(number, seed + 1))
+
+
+def _kept(model: Model, number: int, seed: int) -> list[Kept]:
+    """Return what prevention keeps in the lives of the next seed, by where it begins."""
+    from worker.risk.simulated import kept
+
+    return list(kept(model, number, seed + 1))
+
+
+def _tell_kept(each: Kept) -> None:
+    monthly = ", ".join(f"{money(of, name)} of {money(lost, name)}" for name, (lost, of) in each.monthly.items())
+    click.echo(f"prevention from {each.least:.0%} on: before {each.helped} renewals; {each.kept} of {each.lost} kept")
+    click.echo(f"  a month of them: {monthly}")
 
 
 def _tell(version: str, lessons: int, found: Verdict, out: Path | None) -> None:

@@ -137,7 +137,11 @@ def test_learning_from_the_bench_of_lives_writes_a_model_that_scores(operate: Ru
     out, other = tmp_path / "risk.json", tmp_path / "other.json"
     done = operate("risk", "learn", "--simulate", "5000", "--seed", "1", "--out", str(out), "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["better"] is True
+    told = json.loads(done.stdout)
+    assert told["better"] is True
+    helped = [(each["helped"], each["kept"]) for each in told["prevention"]]
+    assert helped == sorted(helped)  # from a lower chance on more are looked after, and more stay
+    assert helped[-1][1] > 0
     scored = operate("risk", "--no-read", "--model", str(out), "--json")
     assert json.loads(scored.stdout)["model"] == Model.load(out).version
     other.write_text(json.dumps(Model("timing-1", 0.0, {}).as_json()))
