@@ -37,7 +37,7 @@ MARK = "dunning"  # the one key of metadata that is read
 # Ids, codes and versions. Sentences, addresses and links to pages are none.
 CODE = re.compile(r"[\w.:-]{1,255}", re.ASCII)
 IS_CODE = CODE.fullmatch
-PLAIN, NESTED = frozenset((int, bool, type(None))), frozenset((dict, list))  # plain say nothing of a person
+PLAIN = frozenset((int, bool, type(None)))  # which say nothing of a person
 DEEPEST = 50  # levels of a payload; what writes it down calls itself for each
 
 
@@ -47,22 +47,21 @@ def impersonal(value: Any, levels: int = DEEPEST) -> Any:
     What is left out is read from the provider when it is needed. Raises ``ValueError`` for what no database takes:
     values within each other on more than so many levels, and numbers that are not finite.
     """
-    kind = type(value)
-    if kind is str:
+    if isinstance(value, str):
         return value if IS_CODE(value) else None
-    if kind in NESTED and not levels:
+    if isinstance(value, dict | list) and not levels:
         msg = f"nested deeper than {DEEPEST} levels"
         raise ValueError(msg)
-    if kind is dict:
+    if isinstance(value, dict):
         levels -= 1
         return {
             key: item if type(item) in PLAIN and key not in PERSONAL else _field(key, item, levels)
             for key, item in value.items()
             if _is_name(key)
         }
-    if kind is list:
+    if isinstance(value, list):
         return [impersonal(item, levels - 1) for item in value]
-    if kind is float and value - value != 0:
+    if isinstance(value, float) and value - value != 0:
         msg = "contains a number that is not finite"
         raise ValueError(msg)
     return value

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 from dataclasses import replace
 from email.message import EmailMessage
 from pathlib import Path
@@ -25,6 +26,7 @@ from worker.clock import machine_now
 from worker.eventfile import Found
 from worker.links import BadLink, Links
 from worker.mail import Mailbox
+from worker.personal import impersonal
 from worker.practice.events import signature
 from worker.readings import reading_of
 from worker.settings import SettingsError, load_settings
@@ -93,6 +95,12 @@ def test_notices_that_are_kept_can_be_read_by_their_owner_only(tmp_path: Path) -
     mailbox.send(EmailMessage(), "in_1-first")
     assert (mailbox.folder / "in_1-first.eml").is_file()
     assert mailbox.folder.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_personal_goes_from_any_kind_of_mapping() -> None:
+    """Also from those that a library makes of an answer."""
+    told = OrderedDict(id="in_1", customer_email="ada@customer.example", lines=OrderedDict(description="a plan"))
+    assert impersonal(told) == {"id": "in_1", "customer_email": None, "lines": {"description": None}}
 
 
 def test_an_error_of_the_database_does_not_quote_what_was_written(engine: Engine) -> None:
