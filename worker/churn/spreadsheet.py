@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from io import StringIO
 from typing import Any
 
 from worker.churn.counts import Churn
 from worker.churn.figures import Figures
 from worker.churn.sql import KINDS
+from worker.report.spreadsheet import sheet
 
 
 def table(churn: Churn) -> str:
     """Return it as comma-separated values; money is minor units, with columns of its own for each currency."""
-    rows = [_row(churn, group) for group in (*churn.groups, churn.total)]
-    out = StringIO()
-    writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue()
+    return sheet([_row(churn, group) for group in (*churn.groups, churn.total)])
 
 
 def _row(churn: Churn, group: Figures) -> dict[str, Any]:

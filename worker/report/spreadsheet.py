@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from io import StringIO
 from typing import Any
 
@@ -14,7 +15,11 @@ from worker.report.figures import MEANS, PERCENTILES, Figures
 
 def table(report: Report) -> str:
     """Return a report as comma-separated values; money is minor units, with columns of its own for each currency."""
-    rows = [_row(report, group) for group in (*report.groups, report.total)]
+    return sheet([_row(report, group) for group in (*report.groups, report.total)])
+
+
+def sheet(rows: Sequence[dict[str, Any]]) -> str:
+    """Return rows as comma-separated values, with every column that any of them has."""
     out = StringIO()
     writer = csv.DictWriter(out, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()

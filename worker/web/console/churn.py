@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -13,9 +12,10 @@ from worker.churn.charts import COLOURS, months
 from worker.churn.counts import course
 from worker.churn.figures import Month
 from worker.churn.sql import DIMENSIONS, KINDS, Question, period
-from worker.report.sql import TENURES, day_named
+from worker.report.sql import TENURES
 from worker.report.view import percent, span
 from worker.web.console.pages import Visit, Wrong, shown
+from worker.web.console.report import day
 
 
 def page(visit: Visit) -> Response:
@@ -50,7 +50,7 @@ def asked(visit: Visit) -> Question:
     """Return what the address asks for; raise ``Wrong`` where it is nothing that can be told."""
     by = visit.chosen("by", ("", *DIMENSIONS), "")
     try:
-        asked = period(visit.now, _day(visit, "from"), _day(visit, "to"))
+        asked = period(visit.now, day(visit, "from"), day(visit, "to"))
     except ValueError as error:
         msg = f"to: expected a day after the first one: {error}"
         raise Wrong(msg) from None
@@ -61,12 +61,3 @@ def told_kinds(found: Churn, lately: Sequence[Month]) -> list[str]:
     """Return the kinds that have a row: the provider's own reasons only where there are any."""
     others = view.other(found.total) or any(month.lost["other"] for month in lately)
     return [kind for kind in KINDS if kind != "other" or others]
-
-
-def _day(visit: Visit, name: str) -> datetime | None:
-    given = visit.request.query_params.get(name)
-    try:
-        return day_named(given) if given else None
-    except ValueError:
-        msg = f"{name}: expected a day such as 2026-01-31"
-        raise Wrong(msg) from None

@@ -16,7 +16,7 @@ from worker.web.console.pages import Visit, Wrong, shown
 
 def view(visit: Visit) -> Response:
     """Show a report, and what there is to choose from."""
-    begin, end, by = _day(visit, "from"), _day(visit, "to"), visit.chosen("by", ("", *DIMENSIONS), "")
+    begin, end, by = day(visit, "from"), day(visit, "to"), visit.chosen("by", ("", *DIMENSIONS), "")
     if begin and end and end <= begin:
         msg = "to: expected a day after the first one"
         raise Wrong(msg)
@@ -28,7 +28,8 @@ def view(visit: Visit) -> Response:
     return shown(visit, "report", {**days, "report": body})
 
 
-def _day(visit: Visit, name: str) -> datetime | None:
+def day(visit: Visit, name: str) -> datetime | None:
+    """Return the day that the address names, if it does; raise ``Wrong`` for what is none."""
     given = visit.request.query_params.get(name)
     try:
         return day_named(given) if given else None
