@@ -120,12 +120,11 @@ class LeaseLost(Exception):
 def plan(db: Connection, row: Row[Any], policy: Policy, now: datetime) -> Step:
     """Decide the case again and write the answer down; a close that is due ends it here."""
     policy = policy.of(row.arm, row.segment)
-    if row.ended is not None and unresolved(db, row.id) is None:
-        facts = Facts(payment_of(row), Card(**row.card), ended=row.ended)  # of what is over nothing else matters
-    else:
-        facts = facts_of(db, row, now)
+    over = row.ended is not None and unresolved(db, row.id) is None
+    # Of what is over nothing else matters.
+    facts = Facts(payment_of(row), Card(**row.card), ended=row.ended) if over else facts_of(db, row, now)
     step = next_step(facts, policy, now)
-    if step.at <= now and isinstance(step, Close) and not unresolved(db, row.id):
+    if step.at <= now and isinstance(step, Close) and (over or not unresolved(db, row.id)):
         close(db, row, step, policy)
     else:
         told = as_json(step)

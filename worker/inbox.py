@@ -335,15 +335,20 @@ def drain(engine: Engine, policy: Policy, now: datetime, most: int = 1000) -> in
 
 def _oldest(found: Any, most: Any) -> Any:
     """Return the query for the first events that are found, locked; what somebody else has locked is passed over."""
-    ordered = found.where(events.c.handled_at.is_(None)).order_by(events.c.received_at, events.c.id)
+    ordered = found.order_by(events.c.received_at, events.c.id)
     return ordered.limit(most).with_for_update(skip_locked=True)
 
 
 # Built once: every look for events asks them.
-WAITS = or_(events.c.retry_at.is_(None), events.c.retry_at < MACHINE_NOW)
-NEXT = _oldest(select(events).where(events.c.tries < MOST_TRIES, WAITS), 1)
+WAITING = and_(
+    events.c.handled_at.is_(None),
+    events.c.tries < MOST_TRIES,
+    or_(events.c.retry_at.is_(None), events.c.retry_at < MACHINE_NOW),
+)
+NEXT = _oldest(select(events).where(WAITING), 1)
 NEW_FAILURES = _oldest(
-    select(events.c.payload).where(events.c.tries == 0, events.c.type.in_(FAILED)), bindparam("most", type_=Integer)
+    select(events.c.payload).where(events.c.handled_at.is_(None), events.c.tries == 0, events.c.type.in_(FAILED)),
+    bindparam("most", type_=Integer),
 )
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     Subquery,
     Table,
     bindparam,
+    exists,
     func,
     select,
     true,
@@ -34,9 +35,10 @@ from worker.cases import record
 from worker.charging import Desk
 from worker.failpoints import failpoint
 from worker.hooks import BY_WEBHOOK
-from worker.inbox import drain
+from worker.inbox import WAITING, drain
 from worker.leases import claim_due
-from worker.models import INSTANT, MACHINE_NOW, cases, outbox
+from worker.models import INSTANT, MACHINE_NOW, cases, events, outbox
+from worker.models import stops as stop_rows
 
 # A hint waits for a worker so long, as a share of the lease that the worker takes then: what is lost with the queue is
 # found again after it.
@@ -64,11 +66,12 @@ def tick(desk: Desk, send: Send) -> Swept:
 
     After a restore nothing is claimed until every charge of ours is explained.
     """
-    handled = drain(desk.engine, desk.policy, desk.now, EVENTS)
-    if not restored.converge(desk.engine, desk.now):
+    first, handled = _first(desk), 0
+    if first.event:
+        handled = drain(desk.engine, desk.policy, desk.now, EVENTS)
+        first = _first(desk)
+    if first.restored and not restored.converge(desk.engine, desk.now):
         return Swept(handled, 0, 0)
-    with desk.engine.begin() as db:
-        first = db.execute(FIRST, {"now": desk.now}).one()
     due = _claim_cases(desk) if first.case else []
     messages = _claim_messages(desk) if first.message else []
     for case_id, token in due:
@@ -77,6 +80,12 @@ def tick(desk: Desk, send: Send) -> Swept:
         send("dunning.deliver", message_id, token)
     told = tell(desk, send) if first.message else 0
     return Swept(handled, len(due), len(messages) + told, full=len(due) >= _most(desk) / 2)
+
+
+def _first(desk: Desk) -> Row[Any]:
+    """Look what there is to do, in one statement: most ticks find nothing."""
+    with desk.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as db:
+        return db.execute(FIRST, {"now": desk.now}).one()
 
 
 def tell(desk: Desk, send: Send) -> int:
@@ -184,6 +193,12 @@ FREE, SOUND, BY_HOOK = cases.c.quarantined_at.is_(None), cases.c.claims < SUSPEC
 # The least of all, for which PostgreSQL takes the index whatever it expects; for "is there one" it may read the table.
 FIRST_CASE = select(func.min(cases.c.due_at)).where(cases.c.due_at <= NOW, FREE).scalar_subquery()
 FIRST_MESSAGE = select(func.min(outbox.c.due_at)).where(outbox.c.due_at <= NOW).scalar_subquery()
-FIRST = select(FIRST_CASE.label("case"), FIRST_MESSAGE.label("message"))
+FIRST_EVENT = select(func.min(events.c.received_at)).where(WAITING).scalar_subquery()
+FIRST = select(
+    FIRST_CASE.label("case"),
+    FIRST_MESSAGE.label("message"),
+    FIRST_EVENT.label("event"),
+    exists().where(stop_rows.c.name == stops.RESTORED).label("restored"),
+)
 CASES, SUSPECTS = _of_cases()
 MESSAGES, WEBHOOKS = _counted(_front(outbox, ~BY_HOOK)), _counted(_front(outbox, BY_HOOK))
