@@ -52,11 +52,12 @@ def _worker(count: int) -> Iterator[psutil.Process]:
 
 def _thousands(count: int) -> Iterator[int]:
     """Yield after every thousand attempts how many there were; raise ``Stuck`` when it does not go on."""
+    done, moved = 0, time.perf_counter()
     for goal in range(EVERY, max(count, EVERY) + 1, EVERY):
-        until = time.perf_counter() + STUCK_SECONDS
-        while settled() < goal:
-            if time.perf_counter() > until:
-                msg = f"fewer than {goal} attempts were settled after another {STUCK_SECONDS:g} s"
+        while (now_done := settled()) < goal:
+            done, moved = (now_done, time.perf_counter()) if now_done > done else (done, moved)
+            if time.perf_counter() - moved > STUCK_SECONDS:
+                msg = f"{done} attempts were settled, and no other one within {STUCK_SECONDS:g} s"
                 raise Stuck(msg)
             time.sleep(LOOK_SECONDS)
         click.echo(f"  {goal}", err=True)
