@@ -19,7 +19,8 @@ from benchmarks.events import bodies, script
 from benchmarks.measure import Row, Scale, interleave, ratios
 from benchmarks.pgbench import pgbench
 from benchmarks.place import place
-from worker import app, eventfile, inbox
+from worker import app, inbox
+from worker.ingest import BATCH
 from worker.sweep import EVENTS
 
 COUNT, CONNECTIONS = 100_000, 8
@@ -69,9 +70,9 @@ def _drained(file: Path) -> float:
     """Handle, as ticks do, the events of a file that were kept before."""
     _empty()
     kept = [inbox.parse_event(json.loads(line)) for line in file.read_bytes().splitlines()]
-    for start in range(0, len(kept), eventfile.BATCH):
+    for start in range(0, len(kept), BATCH):
         with app.engine().begin() as db:
-            inbox.keep(db, kept[start : start + eventfile.BATCH])
+            inbox.keep(db, kept[start : start + BATCH])
     begun = time.perf_counter()
     while inbox.drain(app.engine(), app.policy(), app.now(), EVENTS):
         pass

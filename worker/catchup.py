@@ -24,7 +24,7 @@ from worker.stripe_gateway import NoAccess, Refused
 
 if TYPE_CHECKING:
     from worker.charging import Desk
-    from worker.eventfile import Counts
+    from worker.ingest import Counts
     from worker.readings import Reading
 
 LISTED = timedelta(days=30)  # how long Stripe lists an event

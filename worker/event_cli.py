@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import gc
+from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
+from itertools import accumulate
 from typing import BinaryIO
 
 import click
 
-from worker import app, catchup, eventfile, inbox, tasks
+from worker import app, catchup, inbox, tasks
+from worker.eventfile import read_raw
+from worker.ingest import Counts
+from worker.ingest import ingest as take_in_file
 from worker.installation import as_json, installation, instant_named, show
 from worker.progress import progress
 
 MANY = 20
-COLLECT_AFTER = 100_000  # objects: what a file is read into holds no circles, and looking for some took a sixth
 
 
 @click.command()
@@ -21,12 +24,14 @@ COLLECT_AFTER = 100_000  # objects: what a file is read into holds no circles, a
 @as_json
 def ingest(file: BinaryIO, as_json: bool) -> None:
     """Keep the Stripe events of FILE (- is standard input) and open their cases."""
-    counts = eventfile.Counts()
-    gc.set_threshold(COLLECT_AFTER)
+    counts, values = Counts(), read_raw(file)
     with installation(), progress("events", quiet=as_json) as step:
-        values = eventfile.read_values(file)
-        for number, _ in enumerate(eventfile.ingest(app.engine(), app.policy(), app.now(), values, counts), start=1):
-            step(number)
+        try:
+            for number in accumulate(take_in_file(app.engine(), app.policy(), app.now(), values, counts)):
+                step(number)
+        except BrokenProcessPool:
+            msg = "a process that took events in was ended from outside: run this again, what is kept stays kept"
+            raise click.ClickException(msg) from None
         while inbox.drain(app.engine(), app.policy(), app.now(), most=100):
             step(None)
     show(counts.as_json()) if as_json else _tell_counts(counts)
@@ -51,7 +56,7 @@ def _since(_context: click.Context, _option: click.Parameter, value: str | None)
 @as_json
 def sync(since: datetime | None, as_json: bool) -> None:
     """Catch up: read the events that Stripe lists, 30 days at most, then look for open invoices without a case."""
-    counts, read, opened, again = eventfile.Counts(), 0, 0, 0
+    counts, read, opened, again = Counts(), 0, 0, 0
     with installation(), progress("events", quiet=as_json) as step:
         desk = tasks.desk()
         for account in catchup.accounts(app.engine()):
@@ -71,7 +76,7 @@ def sync(since: datetime | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _tell_counts(counts: eventfile.Counts) -> None:
+def _tell_counts(counts: Counts) -> None:
     names = {"".join(c if c.isprintable() else "?" for c in name): n for name, n in counts.ignored_types.items()}
     types = ", ".join(f"{name} {number}" for name, number in sorted(names.items()))
     ignored = f"{counts.ignored} ignored" + (f" (not ours: {types})" if types else "")

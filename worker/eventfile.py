@@ -10,18 +10,10 @@ import json
 import re
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import chain
 from typing import Any, BinaryIO
 
-from sqlalchemy import Engine
-
-from schedules import Policy
-from worker.inbox import BadEvent, Event, parse_event, take_in
-
-BATCH = 500
 SPACE, BETWEEN = re.compile(r"[\s,]*"), b" \t\r\n\v\f,"
 NOT_UTF8 = re.compile("[\udc80-\udcff]")  # bytes that are none, as they are read
 # A list, or the API's list object around one; and its end, with what the object tells after its data.
@@ -34,31 +26,11 @@ DECODER = json.JSONDecoder()
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One value of the file, or why there is none."""
+    """One value of the file, or why there is none; the bytes of a line, until somebody decodes them."""
 
     line: int
     value: Any = field(default=None, repr=False)
     problem: str | None = None
-
-
-@dataclass(slots=True)
-class Counts:
-    """What became of the values of a file."""
-
-    new: int = 0
-    duplicate: int = 0
-    ignored: int = 0
-    ignored_types: dict[str, int] = field(default_factory=dict)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the counts in the form that the command line promises."""
-        return {"new": self.new, "duplicate": self.duplicate, "ignored": self.ignored, "rejected": self.rejected}
-
-    def ignore(self, event: Event) -> None:
-        """Count an event that this product does not listen to."""
-        self.ignored += 1
-        self.ignored_types[event.type] = self.ignored_types.get(event.type, 0) + 1
 
 
 def read_values(source: BinaryIO) -> Iterator[Found]:
@@ -66,6 +38,11 @@ def read_values(source: BinaryIO) -> Iterator[Found]:
 
     Of a file with one object in each line no more than a line is held in memory.
     """
+    return map(decoded, read_raw(source))
+
+
+def read_raw(source: BinaryIO) -> Iterator[Found]:
+    """Yield the same, of a file with one object in each line the bytes of the lines: for another process to decode."""
     head = [source.readline().removeprefix(BOM_UTF8)]
     while not head[-1].strip(BETWEEN) and (line := source.readline()):
         head.append(line)
@@ -87,16 +64,19 @@ def _is_line(first: bytes) -> bool:
 def _lines(lines: Iterable[bytes]) -> Iterator[Found]:
     for number, line in enumerate(lines, start=1):
         if not line.isspace():
-            yield _decode_line(number, line)
+            yield Found(number, line)
 
 
-def _decode_line(number: int, line: bytes) -> Found:
+def decoded(found: Found) -> Found:
+    """Return the value of a line."""
+    if not isinstance(found.value, bytes):
+        return found
     try:
-        return Found(number, json.loads(line.decode()))
+        return Found(found.line, json.loads(found.value.decode()))
     except UnicodeDecodeError:
-        return Found(number, problem="not UTF-8")
+        return Found(found.line, problem="not UTF-8")
     except (ValueError, RecursionError) as error:
-        return Found(number, problem=f"not JSON: {_reason(error)}")
+        return Found(found.line, problem=f"not JSON: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:
@@ -130,50 +110,3 @@ def _decode_at(text: str, position: int, line: int) -> tuple[Found, int]:
         return found, again.end() if again else len(text)
     spoilt = NOT_UTF8.search(text, position, end)
     return Found(line, value, problem="not UTF-8" if spoilt else None), end
-
-
-def ingest(engine: Engine, policy: Policy, now: datetime, values: Iterable[Found], counts: Counts) -> Iterator[Found]:
-    """Take in the events among ``values``, counting in ``counts``; yields each value when it has been looked at.
-
-    While the database writes one batch, the next one is read.
-    """
-    batch: list[Event] = []
-    written: Future[None] | None = None
-    with ThreadPoolExecutor(max_workers=1) as writer:
-        for found in values:
-            event = _event(found, counts)
-            if event is not None:
-                batch.append(event)
-            if len(batch) >= BATCH:
-                if written is not None:
-                    written.result()
-                written = writer.submit(_take_in, engine, batch, counts, policy, now)
-                batch = []
-            yield found
-        if written is not None:
-            written.result()
-    _take_in(engine, batch, counts, policy, now)
-
-
-def _event(found: Found, counts: Counts) -> Event | None:
-    """Return an event to keep; anything else is counted here."""
-    try:
-        event, problem = None, found.problem
-        if problem is None:
-            event = parse_event(found.value)
-    except BadEvent as error:
-        problem = str(error)
-    if event is None:
-        counts.rejected.append({"line": found.line, "reason": problem})
-        return None
-    if not event.ours:
-        counts.ignore(event)
-        return None
-    return event
-
-
-def _take_in(engine: Engine, batch: list[Event], counts: Counts, policy: Policy, now: datetime) -> None:
-    with engine.begin() as db:
-        new = take_in(db, batch, policy, now)
-    counts.new += len(new)
-    counts.duplicate += len(batch) - len(new)

@@ -18,8 +18,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from worker import app, audit, catchup, charging, jobs, leavers, notices, prevention, replay, retention, sweep, watch
 from worker.celery_app import celery_app
 from worker.charging import Desk
-from worker.eventfile import Counts
 from worker.hooks import HookError, Hooks
+from worker.ingest import Counts
 from worker.links import Links
 from worker.logs import about, log
 from worker.mail import Mailbox

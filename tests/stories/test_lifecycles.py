@@ -22,7 +22,7 @@ from sqlalchemy import Engine, select
 from tests.conftest import start_afresh
 from tests.stories.month import Month, a_month
 from worker import catchup, inbox
-from worker.eventfile import Counts
+from worker.ingest import Counts
 from worker.models import cases
 from worker.practice.world import BuiltInWorld
 

@@ -17,7 +17,8 @@ from schedules import Policy
 from tests.gateway.peer import FAILS_WHEN_CHARGED, GOOD, Peer, as_stripe_would, localstripe
 from worker import charging, sweep
 from worker.charging import Desk
-from worker.eventfile import Counts, ingest, read_values
+from worker.eventfile import read_raw
+from worker.ingest import Counts, ingest
 from worker.models import attempts, cases
 from worker.readings import instant
 
@@ -36,7 +37,7 @@ class Installation:
         """Take in an events file as a merchant would export it."""
         counts = Counts()
         file = io.BytesIO(json.dumps({"object": "list", "data": list(events)}).encode())
-        for _ in ingest(self.engine, Policy.default(), self.now, read_values(file), counts):
+        for _ in ingest(self.engine, Policy.default(), self.now, read_raw(file), counts):
             pass
         assert not counts.rejected
 

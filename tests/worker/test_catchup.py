@@ -36,8 +36,8 @@ from tests.worker.builders import (
 from worker import catchup, inbox
 from worker.clock import set_clock
 from worker.embedded import Servers
-from worker.eventfile import Counts
 from worker.inbox import OURS
+from worker.ingest import Counts
 from worker.stripe_gateway import Gone, NoAccess
 
 REPO = Path(__file__).parents[2]

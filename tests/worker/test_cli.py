@@ -24,6 +24,7 @@ from tests.worker.builders import DAY, START, add_case, event, invoice, json_lin
 from worker.checks import redis_url
 from worker.clock import set_clock
 from worker.embedded import Servers
+from worker.ingest import BATCH
 
 REPO = Path(__file__).parents[2]
 Done = subprocess.CompletedProcess[str]
@@ -80,6 +81,18 @@ def test_ingest_as_json_fails_on_a_rejected_line_too(run: Run) -> None:
     done = run("ingest", "-", "--json", given=EVENTS)
     assert done.returncode == 1
     assert [each["line"] for each in json.loads(done.stdout)["rejected"]] == [2]
+
+
+def test_ingest_tells_when_a_process_of_its_own_was_killed(run: Run) -> None:
+    """In one line; another run of the same file finds everything, once."""
+    content = json_lines(*(event(f"evt_{n}", subject=invoice(id=f"in_{n}")) for n in range(2 * BATCH)))
+    done = run("ingest", "-", "--json", given=content, DUNNING_FAILPOINT="before_batch_commit")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "Error: a process that took events in was ended from outside: run this again, what is kept stays kept\n"
+    )
+    again = run("ingest", "-", "--json", given=content)
+    assert (again.returncode, json.loads(again.stdout)["new"]) == (0, 2 * BATCH)
 
 
 def test_ingest_survives_types_that_no_terminal_shows(run: Run) -> None:

@@ -13,7 +13,8 @@ from sqlalchemy import Engine
 
 from schedules import Policy
 from tests.worker.builders import JSON, START, event, failed_charge, invoice, json_lines, old_invoice, one
-from worker.eventfile import Counts, ingest, read_values
+from worker.eventfile import Found, read_raw
+from worker.ingest import BATCH, PROCESSES, Counts, ingest
 
 GOOD, LAST = event("evt_good"), event("evt_last")
 LONG = "".join(sha256(str(n).encode()).hexdigest() for n in range(200))  # no compression makes it fit
@@ -22,7 +23,7 @@ LONG = "".join(sha256(str(n).encode()).hexdigest() for n in range(200))  # no co
 def take_in(engine: Engine, content: bytes) -> Counts:
     """Ingest a file and return what became of it."""
     counts = Counts()
-    for _ in ingest(engine, Policy.default(), START, read_values(io.BytesIO(content)), counts):
+    for _ in ingest(engine, Policy.default(), START, read_raw(io.BytesIO(content)), counts):
         pass
     return counts
 
@@ -219,14 +220,28 @@ def test_an_event_is_kept_once_within_a_file_and_over_files(engine: Engine) -> N
     assert one(engine, "SELECT payload FROM events WHERE id = 'evt_good'") == stored
 
 
-def test_of_a_file_of_lines_no_more_than_one_is_held(engine: Engine) -> None:
-    """However long the file is: the next line is read when the one before it has been looked at."""
-    lines = [json_lines(event(f"evt_{number}", subject=invoice(id=f"in_{number}"))) for number in range(1_200)]
-    source, counts = io.BytesIO(b"".join(lines)), Counts()
-    taken = ingest(engine, Policy.default(), START, read_values(source), counts)
-    for number, _ in enumerate(taken, start=1):
-        assert source.tell() == sum(map(len, lines[:number]))
-    assert (counts.new, one(engine, "SELECT count(*) FROM cases")) == (1_200, 1_200)
+def test_of_a_file_of_lines_a_few_batches_are_held(engine: Engine) -> None:
+    """However long the file is: it is read as far as the processes that take it in have work."""
+    line, read, seen, counts = json_lines(event("evt_1", "plan.created")), 0, 0, Counts()
+
+    def lines() -> Iterator[Found]:
+        nonlocal read
+        for read in range(1, 12_001):
+            yield Found(read, line)
+
+    for number in ingest(engine, Policy.default(), START, lines(), counts):
+        seen += number
+        assert read <= seen + 2 * PROCESSES * BATCH
+    assert (seen, counts.ignored) == (12_000, 12_000)
+
+
+def test_batches_in_several_processes_tell_what_one_would(engine: Engine) -> None:
+    """The same events in several batches are kept once and open one case; a line is refused with its number."""
+    lines = [json_lines(event(f"evt_{n % 1_500}", subject=invoice(id=f"in_{n % 700}"))) for n in range(4_000)]
+    lines[1_700] = b"{broken\n"
+    counts = take_in(engine, b"".join(lines))
+    assert (counts.new, counts.duplicate, [each["line"] for each in counts.rejected]) == (1_500, 2_499, [1_701])
+    assert one(engine, "SELECT count(*) FROM cases") == 700
 
 
 def test_what_no_database_takes_is_left_out_of_what_is_kept(engine: Engine) -> None:

@@ -33,7 +33,7 @@ from tests.worker.builders import (
     the_case,
 )
 from worker import catchup, inbox
-from worker.eventfile import Counts
+from worker.ingest import Counts
 from worker.leases import claim_due
 from worker.mail import Mailbox
 from worker.models import outbox

@@ -28,7 +28,7 @@ from tests.worker.builders import (
     told,
 )
 from worker import catchup, charging, inbox, restored, stops, sweep
-from worker.eventfile import Counts
+from worker.ingest import Counts
 from worker.models import attempts, metadata
 
 Backup = dict[str, list[Row[Any]]]
