@@ -19,7 +19,7 @@ from benchmarks.waiting import LIVED, NOW, live, multiply
 from schedules import Policy
 from worker import sweep
 from worker.app import engine, make_engine
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.leases import claim_due
 from worker.models import cases
 from worker.settings import load_settings

@@ -10,8 +10,8 @@ from sqlalchemy import Engine, insert
 
 from schedules import Card, Decline, Facts, FailedPayment, Policy, next_step
 from schedules.steps import as_json
-from worker.cases import class_of
 from worker.models import cases
+from worker.planning import class_of
 
 FAILED_AT = datetime(2026, 1, 12, 15, tzinfo=UTC)  # a Monday morning in New York
 DUE_AT = FAILED_AT + timedelta(days=3, hours=1)  # when the first charge of every one of them has become due

@@ -18,7 +18,7 @@ from sqlalchemy import Column, Engine, text
 
 from schedules import Policy
 from worker import charging, inbox, sweep
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.models import cases
 from worker.practice.bank import make_app, make_server
 from worker.practice.people import START

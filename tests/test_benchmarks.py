@@ -19,7 +19,7 @@ from benchmarks.table import as_text, write_page
 from schedules import Decline, Policy
 from tests.worker.builders import until
 from worker import charging
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.leases import claim_due
 from worker.models import attempts, cases
 from worker.stripe_gateway import Declined, Paid, StripeGateway

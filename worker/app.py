@@ -5,11 +5,11 @@ Everything is made on first use, once per process: importing this module opens n
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from msgspec import json
 from sqlalchemy import Engine, create_engine
 
 from schedules import Policy
@@ -31,8 +31,12 @@ def make_engine(url: str) -> Engine:
     limits = "-c statement_timeout=30000 -c idle_in_transaction_session_timeout=30000 -c timezone=UTC"
     connect: dict[str, Any] = {"options": limits, "connect_timeout": 10, "application_name": "dunning"}
     # An error of the database quotes its statement: with the parameters it would quote events and customers.
-    shown: dict[str, Any] = {"hide_parameters": True, "json_serializer": partial(json.dumps, separators=(",", ":"))}
+    shown: dict[str, Any] = {"hide_parameters": True, "json_serializer": _as_text, "json_deserializer": json.decode}
     return create_engine(url, pool_pre_ping=True, pool_size=10, max_overflow=5, connect_args=connect, **shown)
+
+
+def _as_text(value: Any) -> str:
+    return json.encode(value).decode()
 
 
 @lru_cache(maxsize=1)

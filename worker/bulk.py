@@ -1,34 +1,36 @@
-"""How are many rows written at once? As one value, so that a statement of any number of rows is one and the same."""
+"""How are many rows written at once? As one value, so that a statement for any number of rows is one and the same."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import JSON, Table, Text, cast, column, func, literal, select
+from msgspec.json import Encoder
+from sqlalchemy import JSON, Column, Table, TableValuedAlias, Text, bindparam, cast, column, func, select
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from worker.models import Packed
 
-
-def insert_all(table: Table, rows: Sequence[dict[str, Any]], **same: Any) -> Insert:
-    """Return the statement that inserts rows, each with the same keys, and what is the ``same`` in all as SQL."""
-    names = list(rows[0])
-    told = cast(literal(_as_json(_stored(table, rows)), Text), JSON)
-    typed = (column(name, table.c[name].type) for name in names)
-    given = func.json_to_recordset(told).table_valued(*typed).render_derived(with_types=True)
-    values = [*(given.c[name] for name in names), *same.values()]
-    return upsert(table).from_select([*names, *same], select(*values))
+ENCODER = Encoder()
+ROWS = cast(bindparam("rows", type_=Text), JSON)
 
 
-def _stored(table: Table, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return rows with their packed facts as they are stored."""
-    kinds = {name: kind for name in rows[0] if isinstance(kind := table.c[name].type, Packed)}
-    return [{**row, **{name: kind.packed(row[name]) for name, kind in kinds.items()}} for row in rows]
+def given(*columns: Column[Any]) -> TableValuedAlias:
+    """Return the rows of ``as_rows`` as a table with these columns, for a statement that is built once."""
+    typed = (column(each.name, each.type) for each in columns)
+    return func.json_to_recordset(ROWS).table_valued(*typed).render_derived(with_types=True)
 
 
-def _as_json(rows: Sequence[dict[str, Any]]) -> str:
-    return json.dumps(rows, default=datetime.isoformat, separators=(",", ":"))
+def insert_all(table: Table, names: Iterable[str], **same: Any) -> Insert:
+    """Return the statement that inserts the rows of ``as_rows``, which have these names; the ``same`` in all is SQL."""
+    told = given(*(table.c[name] for name in names))
+    chosen = select(*told.c, *same.values())
+    return upsert(table).from_select([*told.c.keys(), *same], chosen)
+
+
+def as_rows(table: Table, rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the parameter of such a statement; every row has the names that it was built with."""
+    kinds = {each.name: each.type for each in table.c if isinstance(each.type, Packed)}
+    packed = ({name: kind.packed(row[name]) for name, kind in kinds.items() if name in row} for row in rows)
+    return {"rows": ENCODER.encode([{**row, **facts} for row, facts in zip(rows, packed, strict=True)]).decode()}

@@ -16,14 +16,15 @@ from sqlalchemy import Connection, Engine, select, union, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules import Decline
-from worker.cases import look_again, open_case
+from worker.cases import Case
 from worker.inbox import FAILED, OURS, BadEvent, Event, failed_payment, keep, parse_event
 from worker.models import MACHINE_NOW, OPEN_STATES, cases, cursors, events
+from worker.planning import look_again, open_case
 from worker.readings import instant
 from worker.stripe_gateway import NoAccess, Refused
 
 if TYPE_CHECKING:
-    from worker.charging import Desk
+    from worker.desk import Desk
     from worker.ingest import Counts
     from worker.readings import Reading
 
@@ -140,9 +141,9 @@ def _look_again_at_closed(db: Connection, desk: Desk, account: str | None, still
     """Have the open cases read again whose invoice is not among the open ones any more."""
     theirs = cases.c.account.is_not_distinct_from(account), cases.c.state.in_(OPEN_STATES)
     closed = cases.c.payment_id.startswith("in_"), cases.c.payment_id.not_in(still_open)
-    gone = db.execute(select(cases).where(*theirs, *closed).order_by(cases.c.id).with_for_update()).all()
-    for row in gone:
-        look_again(db, row, desk.policy, desk.now)
+    found = select(cases).where(*theirs, *closed).order_by(cases.c.id).with_for_update()
+    gone = [Case(row) for row in db.execute(found)]
+    look_again(db, gone, desk.policy, desk.now)
     return len(gone)
 
 

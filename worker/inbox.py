@@ -18,7 +18,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
-    Row,
     Text,
     and_,
     any_,
@@ -34,13 +33,15 @@ from sqlalchemy import (
 from schedules import Card, Decline, FailedPayment, Policy
 from schedules.segments import JOINED
 from worker import stops
-from worker.bulk import insert_all
-from worker.cases import keep_foreign, look_again, open_case, open_cases, record
+from worker.bulk import as_rows, insert_all
+from worker.cases import Case, record
+from worker.evidence import keep_foreign
 from worker.failpoints import failpoint
 from worker.keys import is_lost, key_of
 from worker.logs import about, redact
 from worker.models import MACHINE_NOW, OPEN_STATES, cases, events
 from worker.personal import CODE, impersonal
+from worker.planning import look_again, open_case, open_cases
 from worker.readings import FailedCharge, UnknownShape, charge_evidence, instant, is_marked, read_intent, reading_of
 
 CURRENCIES = frozenset(list_currencies())
@@ -298,13 +299,16 @@ def _subscription_id(invoice: Mapping[str, Any]) -> str | None:
     return _text(holder, "subscription", "invoice") if holder.get("subscription") else None
 
 
-def keep(db: Connection, batch: list[Event], **state: Any) -> set[str]:
-    """Store events that are not known yet, in this state; return the ids that were new. The caller commits."""
+def keep(db: Connection, batch: list[Event], *, handled: bool = False) -> set[str]:
+    """Store events that are not known yet, to be handled or handled already; return the ids that were new.
+
+    The caller commits.
+    """
     ordered = sorted(batch, key=lambda event: event.id)  # so that two who store the same events never deadlock
     rows = [{"id": e.id, "type": e.type, "account": e.account, "payload": dict(e.payload)} for e in ordered]
     if not rows:
         return set()
-    return set(db.execute(insert_all(events, rows, **state).on_conflict_do_nothing().returning(events.c.id)).scalars())
+    return set(db.execute(KEEP_HANDLED if handled else KEEP, as_rows(events, rows)).scalars())
 
 
 def take_in(db: Connection, batch: list[Event], policy: Policy, now: datetime) -> set[str]:
@@ -313,7 +317,7 @@ def take_in(db: Connection, batch: list[Event], policy: Policy, now: datetime) -
     for known in db.execute(select(events.c.id).where(_one_of(once))).scalars():
         del once[known]
     handled = _open_failed(db, list(once.values()), policy, now)
-    done = keep(db, [once.pop(name) for name in handled], handled_at=MACHINE_NOW, tries=literal(1))
+    done = keep(db, [once.pop(name) for name in handled], handled=True)
     return done | keep(db, list(once.values()))
 
 
@@ -339,7 +343,15 @@ def _oldest(found: Any, most: Any) -> Any:
     return ordered.limit(most).with_for_update(skip_locked=True)
 
 
-# Built once: every look for events asks them.
+# Built once: every look for events asks them, and every batch is kept by them.
+
+
+def _keeping(**state: Any) -> Any:
+    new = insert_all(events, ("id", "type", "account", "payload"), **state)
+    return new.on_conflict_do_nothing().returning(events.c.id)
+
+
+KEEP, KEEP_HANDLED = _keeping(), _keeping(handled_at=MACHINE_NOW, tries=literal(1))
 WAITING = and_(
     events.c.handled_at.is_(None),
     events.c.tries < MOST_TRIES,
@@ -418,11 +430,9 @@ def handle(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
     elif event.type in ENDED:
         # A void may follow the customer's cancelation: a reading tells, so only a payment ends the case at once.
         news = {"ended": "paid"} if ENDED[event.type] == "paid" else {}
-        for row in _open(db, cases.c.payment_id == _text(event.subject, "id", _named(event))):
-            look_again(db, row, policy, now, **news)
+        look_again(db, _open(db, cases.c.payment_id == _text(event.subject, "id", _named(event))), policy, now, **news)
     elif not _made_by_us(event):
-        for row in _open(db, _concerns(event)):
-            look_again(db, row, policy, now)
+        look_again(db, _open(db, _concerns(event)), policy, now)
     if event.type in TAKEN_BACK:
         _taken_back(db, event, now)
 
@@ -440,9 +450,8 @@ def _failed(db: Connection, event: Event, policy: Policy, now: datetime) -> None
     known = _open(db, cases.c.payment_id == payment.payment_id)
     if not known:
         open_case(db, payment, event.account, policy, now)
-    for row in known:
-        if not _made_by_us(event):
-            look_again(db, row, policy, now)
+    elif not _made_by_us(event):
+        look_again(db, known, policy, now)
 
 
 def _refused(db: Connection, event: Event, policy: Policy, now: datetime) -> None:
@@ -451,18 +460,17 @@ def _refused(db: Connection, event: Event, policy: Policy, now: datetime) -> Non
         return
     known = _open(db, _concerns(event))  # locked before the charge is written, as when a reading writes it
     keep_foreign(db, failed_charge(event))
-    for row in known:
-        look_again(db, row, policy, now)
+    look_again(db, known, policy, now)
 
 
 def _made_by_us(event: Event) -> bool:
     return key_of(event.payload) is not None
 
 
-def _open(db: Connection, condition: Any) -> list[Row[Any]]:
+def _open(db: Connection, condition: Any) -> list[Case]:
     """Return the open cases that an event concerns, locked in one order so that two handlers never deadlock."""
     found = select(cases).where(condition, cases.c.state.in_(OPEN_STATES)).order_by(cases.c.id)
-    return list(db.execute(found.with_for_update()))
+    return [Case(row) for row in db.execute(found.with_for_update())]
 
 
 def _concerns(event: Event) -> Any:

@@ -18,9 +18,9 @@ PREFIX = STEM + func.cast(install.c.id, Text) + "-"
 NAMED = literal_column(f"({OWN_KEY})", Text)
 
 
-def new_key(payment_id: str, number: Any) -> Any:
+def new_key(payment_id: Any, number: Any) -> Any:
     """Return the key of the ``number``-th request for a payment, as SQL."""
-    return select(PREFIX + f"{payment_id}-" + func.cast(number, Text)).scalar_subquery()
+    return select(PREFIX + payment_id + "-" + func.cast(number, Text)).scalar_subquery()
 
 
 def payment_of(db: Connection, key: str) -> str:

@@ -9,6 +9,10 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, func, or_, select
 
 from worker.models import MACHINE_NOW
 
+# A case waits so long at most for a worker, and there for a thread, as a share of the lease that is taken then: what is
+# lost with the queue is found again after it.
+PATIENCE = 1 / 3
+
 
 def claim_due(
     db: Connection, table: Table, now: datetime, limit: int, lease_seconds: float, *which: ColumnElement[bool]

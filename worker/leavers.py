@@ -19,7 +19,7 @@ from worker.renewals import act_of, name_of, payment_of, policy_of, post
 from worker.subscriptions import GONE
 
 if TYPE_CHECKING:
-    from worker.charging import Desk
+    from worker.desk import Desk
 
 OFF, ON = "subscription.auto_renew_off", "subscription.auto_renew_on"
 # How long before the end somebody may like to be reminded: by the months of one period.

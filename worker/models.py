@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields
+from itertools import zip_longest
 from typing import Any
 
 from sqlalchemy import (
@@ -101,8 +102,9 @@ class Packed(TypeDecorator[dict[str, Any]]):
         """Return the facts by name."""
         if value is None:
             return None
-        told = value if isinstance(value, dict) else dict(zip(self.names, value, strict=False))
-        return {name: told.get(name) for name in self.names}
+        if isinstance(value, dict):
+            return {name: value.get(name) for name in self.names}
+        return dict(zip_longest(self.names, value))
 
 
 CARD, DECLINE = (Packed([field.name for field in fields(facts)]) for facts in (Card, Decline))

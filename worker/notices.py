@@ -41,7 +41,7 @@ from worker.words import NotWritten
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from worker.charging import Desk
+    from worker.desk import Desk
     from worker.readings import Reading
 
 MOST_TRIES = 12  # over a day and a half

@@ -44,7 +44,7 @@ from worker.subscriptions import Counts, keep
 from worker.wording import AHEAD
 
 if TYPE_CHECKING:
-    from worker.charging import Desk
+    from worker.desk import Desk
 
 BEFORE = timedelta(days=7)  # a charge: an updater has answered by then, and there is time to act
 SEEN = timedelta(days=92)

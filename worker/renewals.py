@@ -27,7 +27,7 @@ from worker.suppressions import Customer
 from worker.wording import RENEWAL, RENEWAL_CARD, Bill
 
 if TYPE_CHECKING:
-    from worker.charging import Desk
+    from worker.desk import Desk
 
 REFRESH, PREFER = "refresh", "prefer"
 RENEWING = ("active", "trialing")

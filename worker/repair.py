@@ -12,13 +12,16 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, Select, and_, exists, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Select, and_, exists, or_, select
 
 from schedules import Charge, Close, Policy, Step
 from schedules.steps import as_json
-from worker.cases import close, plan, record, retry, step_of, unresolved
+from worker.cases import Case, save, under_way
+from worker.endings import close
+from worker.facts import known
 from worker.logs import about
 from worker.models import MACHINE_NOW, OPEN_STATES, UNRESOLVED, attempts, cases
+from worker.planning import plan, step_of
 
 NUMBER = re.compile("[0-9]{1,18}")
 OVERDUE, UNKNOWN_FOR = timedelta(hours=1), timedelta(days=1)
@@ -136,29 +139,32 @@ def _one(db: Connection, wish: Wish, name: str) -> Verdict:
     if row.closed_at is not None:
         return Verdict(name, row.id, row.payment_id, done=False, why=f"it has ended: {row.state}")
     with about(case_id=row.id):
-        done, why = ACTS[wish.name](db, row, wish)
+        done, why = ACTS[wish.name](db, Case(row), wish)
     return Verdict(name, row.id, row.payment_id, done=done, why=why, step=step_of(db, row.id))
 
 
-def _pause(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
-    if row.paused:
+def _pause(db: Connection, case: Case, wish: Wish) -> tuple[bool, str]:
+    if case.paused:
         return False, "it is paused already"
-    _decide(db, row, wish, "paused", paused=True)
+    _decide(db, case, wish, "paused", paused=True)
     return True, "nothing is charged, said or ended until it is resumed"
 
 
-def _resume(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
-    if not row.paused:
+def _resume(db: Connection, case: Case, wish: Wish) -> tuple[bool, str]:
+    if not case.paused:
         return False, "it is not paused"
-    return True, _next(_decide(db, row, wish, "resumed", paused=False))
+    return True, _next(_decide(db, case, wish, "resumed", paused=False))
 
 
-def _retry(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
+def _retry(db: Connection, case: Case, wish: Wish) -> tuple[bool, str]:
     """Take the case up, and let the decision say whether and when it may be charged."""
-    if unresolved(db, row.id) is not None:
+    if under_way(db, [case.id]):
         return False, UNDER_WAY
-    taken_up = retry(db, row.id, wish.now)
-    step = _decide(db, row, wish, "asked_for", asked_at=wish.now)
+    taken_up = case.quarantined_at is not None
+    if taken_up:
+        case.change(quarantined_at=None, claims=0)
+        case.note(wish.now, "taken_up", {})
+    step = _decide(db, case, wish, "asked_for", asked_at=wish.now)
     # A card that was not read since the last refusal is read first; what forbids a charge shows only then.
     if isinstance(step, Charge) or any(why.startswith("refresh:") for why in step.reasons):
         return True, _next(step)
@@ -179,32 +185,35 @@ def _next(step: Step) -> str:
     return f"next: {told['step']} at {told['at']}"
 
 
-def _decide(db: Connection, row: Row[Any], wish: Wish, what: str, **facts: Any) -> Step:
+def _decide(db: Connection, case: Case, wish: Wish, what: str, **facts: Any) -> Step:
     """Write down a fact and decide anew."""
-    record(db, row.id, wish.now, what, {"by": wish.by, "reason": wish.reason})
-    known = db.execute(update(cases).where(cases.c.id == row.id).values(facts).returning(cases)).one()
-    return plan(db, known, wish.policy, wish.now)
+    case.note(wish.now, what, {"by": wish.by, "reason": wish.reason})
+    case.change(**facts)
+    return plan(db, case, wish.policy, wish.now)
 
 
-def _stop(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
-    return _end(db, row, wish, "lost", f"lost; the ending is {wish.policy.of(row.arm, row.segment).ending}")
+def _stop(db: Connection, case: Case, wish: Wish) -> tuple[bool, str]:
+    return _end(db, case, wish, "lost", f"lost; the ending is {wish.policy.of(case.arm, case.segment).ending}")
 
 
-def _release(db: Connection, row: Row[Any], wish: Wish) -> tuple[bool, str]:
-    return _end(db, row, wish, "released", "released: nobody charges, writes or ends anything any more")
+def _release(db: Connection, case: Case, wish: Wish) -> tuple[bool, str]:
+    return _end(db, case, wish, "released", "released: nobody charges, writes or ends anything any more")
 
 
-def _end(db: Connection, row: Row[Any], wish: Wish, outcome: str, told: str) -> tuple[bool, str]:
-    if unresolved(db, row.id) is not None:
+def _end(db: Connection, case: Case, wish: Wish, outcome: str, told: str) -> tuple[bool, str]:
+    if under_way(db, [case.id]):
         return False, UNDER_WAY
-    held = select(cases.c.lease_until >= MACHINE_NOW).where(cases.c.id == row.id)
+    held = select(cases.c.lease_until >= MACHINE_NOW).where(cases.c.id == case.id)
     if db.execute(held).scalar():
         return False, BUSY
-    close(db, row, Close(wish.now, outcome, (f"{wish.name}: by {wish.by}, {wish.reason}",)), wish.policy)
+    step = Close(wish.now, outcome, (f"{wish.name}: by {wish.by}, {wish.reason}",))
+    bearing = known(db, [case], wish.now)[case.id]
+    close(db, case, bearing, step, wish.policy.of(case.arm, case.segment))
+    save(db, [case])
     return True, told
 
 
-ACTS: dict[str, Callable[[Connection, Row[Any], Wish], tuple[bool, str]]] = {
+ACTS: dict[str, Callable[[Connection, Case, Wish], tuple[bool, str]]] = {
     "pause": _pause,
     "resume": _resume,
     "stop": _stop,

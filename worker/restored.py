@@ -15,9 +15,12 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules.facts import by_name
 from worker import stops
-from worker.cases import keep_foreign, means_of, next_number, record, unresolved
+from worker.attempts import KEY_LIFE
+from worker.cases import Case, save, under_way
 from worker.catchup import LATE, accounts, cursor_of
-from worker.charging import KEY_LIFE
+from worker.endings import means_of
+from worker.evidence import keep_foreign, next_number
+from worker.facts import known
 from worker.inbox import ENDED, FAILED, REFUSED, Event, failed_charge, failed_payment, parse_event, waiting
 from worker.keys import NAMED, lost, payment_of
 from worker.logs import log
@@ -68,7 +71,8 @@ def _explain(db: Connection, key: str, now: datetime) -> bool:
         ).scalars()
     ]
     payment_id = payment_of(db, key)
-    case = db.execute(select(cases).where(cases.c.payment_id == payment_id)).one_or_none()
+    row = db.execute(select(cases).where(cases.c.payment_id == payment_id).with_for_update()).one_or_none()
+    case = Case(row) if row else None
     refused = next((failed_charge(each) for each in told if each.type == REFUSED), None)
     if refused is not None and not any(ENDED.get(each.type) == "paid" for each in told):
         keep_foreign(db, refused, case.id if case else None)
@@ -77,14 +81,14 @@ def _explain(db: Connection, key: str, now: datetime) -> bool:
         written = db.execute(named.returning(attempts)).one_or_none()
     else:
         values = _attempt(db, told, case) | {"idempotency_key": key, "payment_id": payment_id}
-        row = upsert(attempts).values(values).on_conflict_do_nothing().returning(attempts)
-        written = db.execute(row).one_or_none()
+        new = upsert(attempts).values(values).on_conflict_do_nothing().returning(attempts)
+        written = db.execute(new).one_or_none()
     if case is not None and written is not None:
         _remember(db, case, written, now)
     return written is not None
 
 
-def _attempt(db: Connection, told: list[Event], case: Row[Any] | None) -> dict[str, Any]:
+def _attempt(db: Connection, told: list[Event], case: Case | None) -> dict[str, Any]:
     """Return an attempt of which no refused charge tells: what is not known of it will be read from the provider."""
     failed = next((failed_payment(each) for each in told if each.type in FAILED), None)
     if any(ENDED.get(each.type) == "paid" for each in told):
@@ -110,14 +114,14 @@ def _attempt(db: Connection, told: list[Event], case: Row[Any] | None) -> dict[s
     }
 
 
-def _can_wait(db: Connection, case: Row[Any] | None) -> bool:
+def _can_wait(db: Connection, case: Case | None) -> bool:
     """Whether the case is open and no other attempt of it waits: the reading that settles that one settles both."""
-    return case is not None and case.state in OPEN_STATES and unresolved(db, case.id) is None
+    return case is not None and case.state in OPEN_STATES and not under_way(db, [case.id])
 
 
-def _remember(db: Connection, case: Row[Any], attempt: Row[Any], now: datetime) -> None:
+def _remember(db: Connection, case: Case, attempt: Row[Any], now: datetime) -> None:
     """Tell the case's history, and by which means its money came back, if it did."""
-    record(db, case.id, now, "restored", {"attempt": attempt.number, "state": attempt.state})
+    case.note(now, "restored", {"attempt": attempt.number, "state": attempt.state})
     if case.state == "recovered":
-        means = means_of(db, case, case.closed_at)
-        db.execute(update(cases).where(cases.c.id == case.id).values(recovered_by=means))
+        case.change(recovered_by=means_of(case, known(db, [case], now)[case.id], case.closed_at))
+    save(db, [case])

@@ -24,7 +24,7 @@ MOST_ENDS, MINUTE = 5, 60
 
 
 @click.command()
-@click.option("--concurrency", default=8, show_default=True, help="Cases worked on at the same time.")
+@click.option("--concurrency", default=8, show_default=True, help="Requests to Stripe, and tasks, at the same time.")
 def worker(concurrency: int) -> None:
     """Run one worker: Celery, doing what is due."""
     with installation():
@@ -33,9 +33,8 @@ def worker(concurrency: int) -> None:
         checks.tell_of_mail(load_settings())
         app.gateway()
         _trace("worker")
-        celery_app.worker_main(
-            ["worker", f"--concurrency={concurrency}", "--loglevel=INFO", "--without-gossip", "--without-mingle"]
-        )
+        celery_app.conf.worker_concurrency = concurrency
+        celery_app.worker_main(["worker", "--loglevel=INFO", "--without-gossip", "--without-mingle"])
 
 
 def _trace(role: str, web: Any = None) -> None:

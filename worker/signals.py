@@ -15,7 +15,7 @@ from sqlalchemy import ARRAY, ColumnElement, Connection, Engine, Row, Text, any_
 from sqlalchemy.dialects.postgresql import distinct_on
 
 from schedules.signals import checked
-from worker.bulk import insert_all
+from worker.bulk import as_rows, insert_all
 from worker.models import cases, signals, subscriptions
 from worker.personal import CODE
 
@@ -166,7 +166,7 @@ def _insert(db: Connection, first: Mapping[str, Signal]) -> set[str]:
     if not first:
         return set()
     rows = [asdict(first[name]) for name in sorted(first)]
-    return set(db.execute(insert_all(signals, rows).on_conflict_do_nothing().returning(signals.c.id)).scalars())
+    return set(db.execute(STORE, as_rows(signals, rows)).scalars())
 
 
 def _stored(db: Connection, ids: Iterable[str]) -> dict[str, Signal]:
@@ -188,3 +188,6 @@ def latest(db: Connection, customers: Iterable[str]) -> dict[tuple[str | None, s
     for row in db.execute(found):
         told.setdefault((row.account, row.customer_id), {})[row.kind] = row
     return told
+
+
+STORE = insert_all(signals, [each.name for each in fields(Signal)]).on_conflict_do_nothing().returning(signals.c.id)

@@ -6,18 +6,20 @@ upon until they are explained (``worker.restored``).
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, Row, delete, func, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from schedules.steps import utc_text
-from worker.models import stops
+from worker.cases import Case
+from worker.models import history, stops
 
 OPERATOR, RESTORED = "operator", "restored"
 DOOR = func.hashtextextended("dunning stops", 0)
 HOLD_OPEN = select(func.pg_advisory_xact_lock_shared(DOOR))
+LOOK_AGAIN = timedelta(minutes=5)
 IN_FORCE = select(stops).order_by(stops.c.at, stops.c.name)
 
 
@@ -55,3 +57,12 @@ def reason(db: Connection) -> str | None:
     """Return why nothing is charged, or None; then nobody can stop it unseen before the transaction ends."""
     db.execute(HOLD_OPEN)
     return "; ".join(f"{each.name}, {each.reason}" for each in in_force(db)) or None
+
+
+def hold_back(db: Connection, case: Case, why: str, now: datetime) -> None:
+    """Charging is stopped: give a case back, to be looked at again. Its history tells once."""
+    told = {"why": f"charging is stopped: {why}"}
+    before = history.c.case_id == case.id, history.c.what == "held_back", history.c.detail == told
+    if db.execute(select(history.c.id).where(*before).limit(1)).first() is None:
+        case.note(now, "held_back", told)
+    case.let_go(now + LOOK_AGAIN)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import Connection, Engine, select, update
 
 from schedules.facts import by_name
-from worker.bulk import insert_all
+from worker.bulk import as_rows, insert_all
 from worker.models import MACHINE_NOW, subscriptions
 from worker.readings import UnknownShape, card_of, expanded, instant, shape
 from worker.stripe_gateway import Gone, StripeGateway
@@ -123,9 +123,9 @@ def _of(account: str | None) -> Any:
 
 
 def _store(db: Connection, rows: list[dict[str, Any]]) -> None:
-    new = insert_all(subscriptions, rows)
+    new = insert_all(subscriptions, rows[0])
     changed = {name: new.excluded[name] for name in rows[0] if name != "id"} | {"read_at": MACHINE_NOW}
-    db.execute(new.on_conflict_do_update(index_elements=["id"], set_=changed))
+    db.execute(new.on_conflict_do_update(index_elements=["id"], set_=changed), as_rows(subscriptions, rows))
 
 
 def _look_after(engine: Engine, gateway: StripeGateway, row: Row[Any], counts: Counts) -> None:

@@ -32,17 +32,14 @@ from sqlalchemy import (
 
 from worker import restored, stops
 from worker.cases import record
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.failpoints import failpoint
 from worker.hooks import BY_WEBHOOK
 from worker.inbox import WAITING, drain
-from worker.leases import claim_due
+from worker.leases import PATIENCE, claim_due
 from worker.models import INSTANT, MACHINE_NOW, cases, events, outbox
 from worker.models import stops as stop_rows
 
-# A hint waits for a worker so long, as a share of the lease that the worker takes then: what is lost with the queue is
-# found again after it.
-PATIENCE = 1 / 3
 A_SECOND = 5  # are claimed for each second of that, which is less than one worker does in it
 SUSPECT = 2  # crashes in a row
 EVENTS = 100  # are handled before cases and messages have their turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
 from math import ceil
@@ -17,11 +18,11 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker import app, audit, catchup, charging, jobs, leavers, notices, prevention, replay, retention, sweep, watch
 from worker.celery_app import celery_app
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.hooks import HookError, Hooks
 from worker.ingest import Counts
 from worker.links import Links
-from worker.logs import about, log
+from worker.logs import log
 from worker.mail import Mailbox
 from worker.risk import nightly
 from worker.settings import load_settings
@@ -50,7 +51,14 @@ def desk() -> Desk:
         now=app.now(),
         links=Links.from_settings(settings),
         hooks=Hooks.from_settings(settings),
+        calls=calls(),
     )
+
+
+@lru_cache(maxsize=1)
+def calls() -> ThreadPoolExecutor:
+    """Return the threads of this process in which the provider is asked."""
+    return ThreadPoolExecutor(celery_app.conf.worker_concurrency, "asks")
 
 
 def mailbox() -> Mailbox:
@@ -98,28 +106,21 @@ def send(task: str, row_id: int, token: str) -> None:
 
 @celery_app.task(name="dunning.work")  # type: ignore[untyped-decorator]
 def work(case_id: int, token: str) -> None:
-    """Do what is due about one case."""
-    try:
-        done = charging.work(desk(), case_id, UUID(token))
-    except GatewayError as error:
-        log.warning("work", case_id=case_id, error=str(error))
-    else:
-        log.info("work", case_id=case_id, done=done)
+    """Do what is due about one case: so messages of earlier versions ask, and tests."""
+    work_each([(case_id, token)])
 
 
 @celery_app.task(name="dunning.work_each")  # type: ignore[untyped-decorator]
 def work_each(hints: list[tuple[int, str]]) -> None:
-    """Do what is due about several cases in turn. An error that nobody expected is kept, and the others go on.
-
-    Each is taken over when its turn comes, if its hint is good still: whoever waits here has no part in a crash.
-    """
-    for case_id, token in hints:
-        with about(case_id=case_id):
-            try:
-                work(case_id, token)
-            except Exception as error:  # noqa: BLE001 - as the end of a task of its own would be
-                log.exception("work")
-                replay.note_failure(app.engine(), work.name, case_id, error)
+    """Do what is due about several cases. An error that nobody expected is kept, and the others go on."""
+    for case_id, done in charging.work_each(desk(), [(case_id, UUID(token)) for case_id, token in hints]).items():
+        if isinstance(done, GatewayError):
+            log.warning("work", case_id=case_id, error=str(done))
+        elif isinstance(done, Exception):
+            log.error("work", case_id=case_id, exc_info=done)
+            replay.note_failure(app.engine(), work.name, case_id, done)
+        else:
+            log.info("work", case_id=case_id, done=done)
 
 
 @celery_app.task(name="dunning.deliver")  # type: ignore[untyped-decorator]

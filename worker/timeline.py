@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Row, select, text
 
 from schedules import Card, Facts, Policy, next_step
 from schedules.steps import as_json, utc_text
-from worker.cases import step_of
 from worker.facts import facts_of
 from worker.models import OF_CUSTOMER, attempts, events, history, outbox
+from worker.planning import step_of
 
 SAME = ("charged", "delivered")  # an attempt and a message tell it better
 

@@ -31,9 +31,9 @@ from tests.worker.bench import Bench, Street
 from tests.worker.builders import FUNDS, LOST, START, one, payment, sql
 from worker import database
 from worker.app import make_engine
-from worker.cases import open_case
 from worker.clock import set_clock
 from worker.embedded import servers
+from worker.planning import open_case
 from worker.practice.books import Books
 from worker.roles import Roles
 

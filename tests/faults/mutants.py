@@ -11,16 +11,15 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import Connection, Engine, Row, select, update
+from sqlalchemy import Connection, Engine, select, update
 
 from schedules import Policy
-from worker import charging, inbox, notices, stripe_gateway, sweep, tasks
+from worker import acts, charging, inbox, notices, stripe_gateway, sweep, tasks
 from worker.cases import lock
-from worker.charging import Desk, Due, Held
+from worker.desk import Desk
 from worker.failpoints import failpoint
 from worker.models import MACHINE_NOW, cases, events, outbox
 from worker.notices import Item
-from worker.stripe_gateway import Outcome
 
 
 def swap(module: ModuleType, name: str, make: Callable[[Any], Callable[..., Any]]) -> None:
@@ -35,7 +34,7 @@ def fresh_key_per_try() -> None:
 
 def no_fence_on_the_invoice() -> None:
     """An attempt without an outcome keeps nobody from making another one. (The test drops the indexes as well.)"""
-    swap(charging, "unresolved", lambda _own: lambda _db, _case_id: None)
+    swap(acts, "under_way", lambda _own: lambda _db, _case_ids: set())
 
 
 def claim_without_lease() -> None:
@@ -53,19 +52,7 @@ def claim_without_lease() -> None:
 
 def settle_without_token() -> None:
     """An answer is written down by whoever has it, also by one whose lease is gone."""
-
-    def make(own: Any) -> Any:
-        def settle(desk: Desk, held: Held, attempt: Row[Any], outcome: Outcome) -> Due | None:
-            swap(charging, "lock", lambda _own: lambda db, case_id, _token: lock(db, case_id))
-            try:
-                due: Due | None = own(desk, held, attempt, outcome)
-            finally:
-                swap(charging, "lock", lambda _own: lock)
-            return due
-
-        return settle
-
-    swap(charging, "_settle", make)
+    swap(charging, "lock_held", lambda _own: lambda db, tokens: {each: lock(db, each) for each in tokens})
 
 
 def mail_before_commit() -> None:

@@ -21,8 +21,8 @@ from tests.faults.conftest import Build
 from tests.faults.harness import House, town, until
 from tests.gateway.wire import served
 from tests.worker.builders import START, one
-from worker.cases import open_case
 from worker.models import outbox
+from worker.planning import open_case
 from worker.sweep import AT_ONCE
 
 SECRET = f"whsec_{b64encode(b'canary-canary-canary-canary').decode()}"

@@ -25,7 +25,7 @@ from schedules import Policy
 from tests.gateway.wire import Record, served
 from tests.stories.scripted import NEW_YORK
 from worker import charging, notices, sweep
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.mail import Mailbox
 from worker.models import cases, events, outbox
 from worker.practice.bank import make_app

@@ -16,7 +16,7 @@ from sqlalchemy import Engine, Row, select
 from schedules import Policy
 from tests.gateway.peer import FAILS_WHEN_CHARGED, GOOD, Peer, as_stripe_would, localstripe
 from worker import charging, sweep
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.eventfile import read_raw
 from worker.ingest import Counts, ingest
 from worker.models import attempts, cases

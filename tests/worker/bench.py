@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from schedules import Card, Decline, FailedPayment, Policy
 from tests.worker.builders import CARD, JSON, START, payment, the_case, until
 from worker import charging, inbox
-from worker.charging import Desk
+from worker.desk import Desk
 from worker.leases import claim_due
 from worker.models import attempts, cases
 from worker.practice.bank import make_app, make_server

@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, Row, Text, cast, insert, select, text
 
 from schedules import Card, Decline, FailedPayment, Policy
-from worker.cases import open_case, step_of
 from worker.models import attempts, cases, history, metadata, outbox
+from worker.planning import open_case, step_of
 from worker.readings import Reading
 
 JSON = dict[str, Any]

@@ -11,7 +11,7 @@ from schedules.arms import Experiment
 from tests.worker.bench import Scripted, Serve
 from tests.worker.builders import DAY, START, one, opened, payment, sql, the_case
 from worker import repair
-from worker.cases import open_case
+from worker.planning import open_case
 from worker.repair import Wish
 
 RETRIED = {"auto_advance": True, "next_payment_attempt": int((START + DAY).timestamp())}

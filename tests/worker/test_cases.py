@@ -35,6 +35,7 @@ from worker.cases import LeaseLost
 from worker.facts import facts_of
 from worker.leases import claim_due
 from worker.models import cases
+from worker.planning import look_again, plan
 
 POLICY = Policy.default()
 
@@ -48,8 +49,8 @@ def claim(engine: Engine, limit: int = 100, now: timedelta = timedelta()) -> lis
 def take(engine: Engine, case_id: int, hint: UUID) -> UUID | None:
     """Take a case over with the token of a hint."""
     with engine.begin() as db:
-        taken = service.take_over(db, case_id, hint, 180)
-        return taken.lease_token if taken else None
+        taken: list[UUID] = [case.lease_token for case in service.take_over(db, {case_id: hint}, 180)]
+        return taken[0] if taken else None
 
 
 def facts(engine: Engine, case_id: int, now: timedelta = timedelta()) -> Facts:
@@ -137,7 +138,9 @@ def test_a_case_that_was_let_go_is_free_again(engine: Engine) -> None:
     for until, due in ((None, START), (START + HOUR, START + HOUR), (START, START)):
         [(case_id, hint)] = claim(engine, now=DAY)
         with engine.begin() as db:
-            service.let_go(db, case_id, hint, until)
+            case = service.lock(db, case_id, hint)
+            case.let_go(until)
+            service.save(db, [case])
         row = the_case(engine)
         assert (row.lease_token, row.lease_until, row.due_at) == (None, None, due)
 
@@ -163,15 +166,17 @@ def test_an_expired_lease_goes_to_one_of_many(engine: Engine) -> None:
     assert sum(len(found) for found in at_once([lambda: claim(engine)] * 8)) == 1
 
 
-def test_letting_go_with_a_lost_lease_changes_nothing(engine: Engine) -> None:
-    """A worker that wakes up late does not take the lease from its successor."""
+def test_a_lost_lease_locks_nothing(engine: Engine) -> None:
+    """A worker that wakes up late gets no case to change."""
     add_case(engine)
     [(case_id, hint)] = claim(engine)
     sql(engine, "UPDATE cases SET lease_until = now() - interval '1 second'")
     claim(engine)
     before = the_case(engine)
     with engine.begin() as db:
-        service.let_go(db, case_id, hint, START + 9 * DAY)
+        assert service.lock_held(db, {case_id: hint}) == {}
+        with pytest.raises(LeaseLost):
+            service.lock(db, case_id, hint)
     assert the_case(engine) == before
 
 
@@ -266,10 +271,20 @@ def test_news_makes_a_reading_stale(engine: Engine) -> None:
     sql(engine, "UPDATE cases SET refreshed_at = :at", at=START + HOUR)
     assert facts(engine, case_id).refreshed_at == START + HOUR
     with engine.begin() as db:
-        service.look_again(db, service.lock(db, case_id), POLICY, START + 2 * HOUR)
+        look_again(db, [service.lock(db, case_id)], POLICY, START + 2 * HOUR)
     assert facts(engine, case_id).refreshed_at is None
     row = the_case(engine)
-    assert (row.step["step"], row.due_at) == ("refresh", START + 2 * HOUR)
+    assert (row.step["step"], row.due_at) == ("refresh", START)
+
+
+def test_what_is_due_keeps_its_place_in_the_line(engine: Engine) -> None:
+    """Planned again an hour late it is no younger than what became due meanwhile, and no new plan."""
+    case_id = opened(engine)
+    before = the_case(engine)
+    with engine.begin() as db:
+        plan(db, service.lock(db, case_id), POLICY, START + HOUR)
+    assert the_case(engine) == before
+    assert told(engine) == ["opened", "planned"]
 
 
 def test_planning_twice_writes_one_line_of_history(engine: Engine) -> None:
@@ -277,7 +292,7 @@ def test_planning_twice_writes_one_line_of_history(engine: Engine) -> None:
     case_id = opened(engine)
     for _ in range(3):
         with engine.begin() as db:
-            service.plan(db, service.lock(db, case_id), POLICY, START)
+            plan(db, service.lock(db, case_id), POLICY, START)
     assert told(engine) == ["opened", "planned"]
 
 
@@ -287,7 +302,7 @@ def test_a_case_with_an_open_attempt_is_not_closed(engine: Engine) -> None:
     add_attempt(engine, case_id)
     sql(engine, "UPDATE cases SET ended = 'paid'")
     with engine.begin() as db:
-        service.plan(db, service.lock(db, case_id), POLICY, START + DAY)
+        plan(db, service.lock(db, case_id), POLICY, START + DAY)
     row = the_case(engine)
     assert (row.closed_at, row.step["step"]) == (None, "close")
 
@@ -302,7 +317,7 @@ def test_the_merchants_ending_of_a_lost_case_is_put_into_the_outbox(engine: Engi
     over = START + timedelta(days=policy.deadline_days)
     sql(engine, "UPDATE cases SET refreshed_at = :at", at=over)
     with engine.begin() as db:
-        service.plan(db, service.lock(db, case_id), policy, over)
+        plan(db, service.lock(db, case_id), policy, over)
     row = the_case(engine)
     assert (row.state, row.due_at, row.step) == ("released" if ending == "release" else "lost", None, None)
     assert one(engine, "SELECT count(*) FROM outbox WHERE kind = 'ending' AND name = :name", name=ending) == messages

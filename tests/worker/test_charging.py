@@ -38,7 +38,8 @@ from tests.worker.builders import (
     until,
 )
 from worker import charging, inbox
-from worker.cases import lock, store_reading
+from worker.cases import lock, save
+from worker.evidence import store_reading
 from worker.facts import uses_of
 from worker.models import UNCERTAIN
 from worker.notices import OBSERVED
@@ -67,7 +68,10 @@ def stored(street: Bench, now: datetime, known: str | None) -> Row[Any]:
     """Return the case as it would be after a reading; nothing is kept."""
     reading = street.desk(now).gateway.read("in_1", known=known)
     with street.engine.connect() as db:
-        return store_reading(db, lock(db, 1), reading, 1, now)
+        case = lock(db, 1)
+        store_reading(db, case, reading, 1, now)
+        save(db, [case])
+        return lock(db, 1).row
 
 
 def test_a_refresh_stores_the_card_and_the_evidence(serve: Serve) -> None:

@@ -48,12 +48,12 @@ from tests.worker.builders import (
 )
 from tests.worker.test_notices import SECOND, SOON, SPOKEN, speaking
 from worker import checks, notices, stops, sweep
-from worker.cases import open_case
 from worker.clock import machine_now
 from worker.hooks import HookError, Hooks
 from worker.leases import claim_due
 from worker.mail import Mailbox
 from worker.models import outbox
+from worker.planning import open_case
 from worker.settings import Settings, SettingsError, load_settings
 from worker.wording import Letterhead
 

@@ -36,8 +36,9 @@ from tests.worker.builders import (
     told,
 )
 from worker import inbox, sweep
-from worker.cases import plan
+from worker.cases import lock
 from worker.facts import uses_of
+from worker.planning import plan
 from worker.report import make_report
 
 POLICY = Policy.default()
@@ -119,7 +120,7 @@ def test_a_voided_invoice_is_read_before_the_case_ends(engine: Engine, kind: str
     hear(engine, event())
     hear(engine, event("evt_2", kind), now=START + HOUR)
     row = the_case(engine)
-    assert (row.state, row.step["step"], row.due_at) == ("silent", "refresh", START + HOUR)
+    assert (row.state, row.step["step"], row.due_at) == ("silent", "refresh", START)
 
 
 def test_a_customer_who_cancels_is_not_counted_as_released(serve: Serve) -> None:
@@ -379,7 +380,7 @@ def test_the_first_step_of_a_case_is_what_planning_it_again_gives(engine: Engine
     add_attempt(engine, 1, state="declined", settled_at=START, fingerprint=CARD.fingerprint, decline={})
     before = the_case(engine, 2)
     with engine.begin() as db:
-        plan(db, before, POLICY, START)
+        plan(db, lock(db, 2), POLICY, START)
     assert the_case(engine, 2) == before
 
 

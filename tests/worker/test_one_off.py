@@ -150,7 +150,7 @@ def test_a_payment_ends_the_case_and_a_cancelation_has_it_read(engine: Engine) -
     hear(engine, event(kind=FAILED, subject=intent()))
     hear(engine, event("evt_2", CANCELED, intent()), now=START + HOUR)
     row = the_case(engine)
-    assert (row.state, row.step["step"], row.due_at) == ("silent", "refresh", START + HOUR)
+    assert (row.state, row.step["step"], row.due_at) == ("silent", "refresh", START)
     hear(engine, event("evt_3", PAID, intent()), now=START + 2 * HOUR)
     assert (the_case(engine).state, the_case(engine).closed_at) == ("recovered", START + 2 * HOUR)
 

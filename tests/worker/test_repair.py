@@ -32,7 +32,7 @@ from tests.worker.builders import (
     told,
 )
 from worker import repair
-from worker.cases import open_case
+from worker.planning import open_case
 from worker.repair import Filters, Wish
 
 EXPIRED = Decline("expired_card")

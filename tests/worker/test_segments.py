@@ -20,9 +20,9 @@ from schedules.segments import Segment
 from tests.worker.bench import Scripted, Serve
 from tests.worker.builders import DAY, START, add_case, event, invoice, one, opened, payment, sql, the_case
 from worker import doctor
-from worker.cases import open_case, open_cases
 from worker.inbox import parse_event
 from worker.models import subscriptions
+from worker.planning import open_case, open_cases
 from worker.report import make_report
 from worker.report.sql import Question
 from worker.settings import load_settings

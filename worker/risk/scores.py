@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, Row, select
 from schedules.learned import Model
 from schedules.risk import RULES, score, usual_parts
 from schedules.subscriber import Subscriber
-from worker.bulk import insert_all
+from worker.bulk import as_rows, insert_all
 from worker.models import risks, subscriptions
 from worker.risk.seen import seen_now
 
@@ -27,10 +27,11 @@ def score_all(engine: Engine, now: datetime, model: Model = RULES) -> Iterator[i
     usual = usual_parts(model, (seen for _, seen in found))
     for number, part in enumerate(_batches(found)):
         rows = [_row(name, seen, now, model, usual) for name, seen in part]
-        new = insert_all(risks, rows)
+        new = insert_all(risks, rows[0])
         latest = {name: new.excluded[name] for name in LATEST}
         with engine.begin() as db:
-            db.execute(new.on_conflict_do_update(index_elements=["subscription_id", "month"], set_=latest))
+            told = new.on_conflict_do_update(index_elements=["subscription_id", "month"], set_=latest)
+            db.execute(told, as_rows(risks, rows))
         yield number * BATCH + len(rows)
 
 

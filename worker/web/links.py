@@ -19,7 +19,7 @@ from structlog.contextvars import bind_contextvars
 
 from schedules import Card
 from worker import app
-from worker.cases import NEXT_RENEWAL
+from worker.endings import NEXT_RENEWAL
 from worker.links import TO_METHOD, BadLink, Links, OldLink
 from worker.logs import log
 from worker.models import OPEN_STATES, cases, outbox
