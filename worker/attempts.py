@@ -16,8 +16,8 @@ from sqlalchemy import case as when
 from schedules import Card, Charge, Decline
 from schedules.facts import by_name
 from worker import stops
-from worker.bulk import as_rows, given
-from worker.cases import THESE, Case, one_at_a_time
+from worker.bulk import THESE, as_rows, given, these
+from worker.cases import Case, one_at_a_time
 from worker.desk import ASK_AGAIN, SECOND_READ, Answered, Desk, Held, due, held
 from worker.evidence import store_reading
 from worker.failpoints import failpoint
@@ -135,7 +135,7 @@ def paid(db: Connection, desk: Desk, found: list[Answered]) -> list[Held]:
 
 def found_out(db: Connection, desk: Desk, found: list[Answered]) -> list[Held]:
     """Settle what a reading tells; send again, under the same key, what is young enough; never a blind charge."""
-    told = {row.case_id: row for row in db.execute(OPEN_ATTEMPTS, {"cases": [each.case.id for each in found]})}
+    told = {row.case_id: row for row in db.execute(OPEN_ATTEMPTS, these(each.case.id for each in found))}
     outcomes: list[tuple[Case, Any, Outcome]] = []
     unsent: list[tuple[Case, Any]] = []
     for each in found:

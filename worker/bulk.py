@@ -1,4 +1,4 @@
-"""How are many rows written at once? As one value, so that a statement for any number of rows is one and the same."""
+"""How are many rows written or found at once? As one value, so that a statement for any number is one and the same."""
 
 from __future__ import annotations
 
@@ -6,14 +6,36 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.json import Encoder
-from sqlalchemy import JSON, Column, Table, TableValuedAlias, Text, bindparam, cast, column, func, select
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    BigInteger,
+    Column,
+    Table,
+    TableValuedAlias,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
 from sqlalchemy.dialects.postgresql import Insert
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.types import NullType
 
 from worker.models import Packed
 
 ENCODER = Encoder()
 ROWS = cast(bindparam("rows", type_=Text), JSON)
+# The driver knows how to send a list of numbers; SQLAlchemy would look at each one.
+THESE = any_(cast(bindparam("cases", type_=NullType()), ARRAY(BigInteger)))
+
+
+def these(case_ids: Iterable[int]) -> dict[str, list[int]]:
+    """Return the parameter of a statement about ``THESE`` cases."""
+    return {"cases": list(case_ids)}
 
 
 def given(*columns: Column[Any]) -> TableValuedAlias:

@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
+    JSON,
+    Boolean,
     Connection,
     Interval,
     Row,
     Text,
-    any_,
     bindparam,
     cast,
     func,
     insert,
     null,
+    or_,
     select,
     update,
 )
 from sqlalchemy import case as when
 
-from worker.bulk import as_rows, given, insert_all
+from worker.bulk import ENCODER, THESE, as_rows, given, insert_all, these
 from worker.models import MACHINE_NOW, UNRESOLVED, attempts, cases, history
 
 CHANGING = (
@@ -67,7 +67,7 @@ CHANGING = (
 )
 
 
-AS_IT_IS = attrgetter(*CHANGING)
+COLUMNS, AS_IT_IS = tuple(cases.c.keys()), attrgetter(*CHANGING)
 
 
 class LeaseLost(Exception):
@@ -81,8 +81,8 @@ class Case:
     """
 
     def __init__(self, row: Row[Any]) -> None:
-        self.__dict__ = dict(zip(row._fields, row, strict=True))
-        self.row = row
+        self.__dict__ = dict(zip(COLUMNS, row, strict=True))
+        self.before: tuple[Any, ...] = AS_IT_IS(self)
         self.lines: list[dict[str, Any]] = []
 
     if TYPE_CHECKING:
@@ -101,17 +101,13 @@ class Case:
         """Give it back: it is looked at again at ``until``, or else as it is planned."""
         self.change(lease_token=None, claims=0, due_at=until or self.due_at)
 
-    @property
-    def differs(self) -> bool:
-        """Whether there is anything to write."""
-        return bool(AS_IT_IS(self) != AS_IT_IS(self.row))
-
 
 def save(db: Connection, held: Iterable[Case], lease_seconds: float | None = None) -> None:
     """Write down what was changed and told; with ``lease_seconds`` the lease of what stays leased begins anew."""
     found = list(held)
-    rows = [dict(zip(CHANGING, AS_IT_IS(each), strict=True)) for each in found if each.differs]
-    if rows:
+    after = [AS_IT_IS(each) for each in found if AS_IT_IS(each) != each.before]
+    if after:
+        rows = [dict(zip(CHANGING, each, strict=True)) for each in after]
         lasts = None if lease_seconds is None else timedelta(seconds=lease_seconds)
         db.execute(SAVE, {**as_rows(cases, rows), "lasts": lasts})
     lines = [line for each in found for line in each.lines]
@@ -126,7 +122,7 @@ def lock(db: Connection, case_id: int, token: UUID | None = None) -> Case:
 
     Raises ``LeaseLost`` when another worker owns the case by now.
     """
-    row = db.execute(LOCK, {"cases": [case_id]}).one()
+    row = db.execute(LOCK, these([case_id])).one()
     if token is not None and row.lease_token != token:
         raise LeaseLost(case_id)
     return Case(row)
@@ -134,25 +130,28 @@ def lock(db: Connection, case_id: int, token: UUID | None = None) -> Case:
 
 def lock_held(db: Connection, tokens: Mapping[int, UUID]) -> dict[int, Case]:
     """Return those of these cases whose leases are held still, by their numbers, locked until the transaction ends."""
-    found = db.execute(LOCK, {"cases": list(tokens)})
+    found = db.execute(LOCK, these(tokens))
     return {row.id: Case(row) for row in found if row.lease_token == tokens[row.id]}
 
 
 def take_over(db: Connection, hints: Mapping[int, UUID], lease_seconds: float) -> list[Case]:
-    """Exchange the tokens of hints for ones of our own; return the cases, locked, but those of used or old hints."""
+    """Exchange the tokens of hints for ones of our own; return the cases, locked, but those of used or old hints.
+
+    A case that was taken before and never given back may have ended its worker: it is taken by itself only.
+    """
     told = [{"id": case_id, "lease_token": hints[case_id]} for case_id in sorted(hints)]
-    lease = {"lasts": timedelta(seconds=lease_seconds)}
-    return [Case(row) for row in db.execute(TAKE_OVER, {**as_rows(cases, told), **lease})]
+    how = {"lasts": timedelta(seconds=lease_seconds), "alone": len(hints) == 1}
+    return [Case(row) for row in db.execute(TAKE_OVER, {**as_rows(cases, told), **how})]
 
 
 def under_way(db: Connection, case_ids: Iterable[int]) -> set[int]:
     """Return which of these cases have an attempt whose outcome is not known yet."""
-    return set(db.execute(UNDER_WAY, {"cases": list(case_ids)}).scalars())
+    return set(db.execute(UNDER_WAY, these(case_ids)).scalars())
 
 
 def one_at_a_time(db: Connection, shared: Iterable[str]) -> None:
     """Keep other cases of the same cards or customer out: two never both take the last of a budget or a cool-down."""
-    db.execute(KEEP_OUT, {"shared": list(shared)})
+    db.execute(KEEP_OUT, {"shared": ENCODER.encode(list(shared)).decode()})
 
 
 def record(db: Connection, case_id: int, at: datetime, what: str, detail: dict[str, Any]) -> None:
@@ -161,7 +160,6 @@ def record(db: Connection, case_id: int, at: datetime, what: str, detail: dict[s
 
 
 # The statements, built once: building one takes longer than running it.
-THESE = any_(bindparam("cases", type_=ARRAY(BigInteger)))
 LASTS = cast(bindparam("lasts", type_=Interval), Interval)
 LOCK = select(cases).where(cases.c.id == THESE).order_by(cases.c.id).with_for_update()
 UNDER_WAY = select(attempts.c.case_id).where(attempts.c.case_id == THESE, attempts.c.state.in_(UNRESOLVED))
@@ -178,14 +176,15 @@ def _save() -> Any:
 
 def _take_over() -> Any:
     hint = given(cases.c.id, cases.c.lease_token)
-    ours = cases.c.id == hint.c.id, cases.c.lease_token == hint.c.lease_token
+    sound = or_(cases.c.claims == 0, bindparam("alone", type_=Boolean))
+    ours = cases.c.id == hint.c.id, cases.c.lease_token == hint.c.lease_token, sound
     lease = {"lease_token": func.gen_random_uuid(), "lease_until": MACHINE_NOW + LASTS, "claims": cases.c.claims + 1}
     return update(cases).where(*ours).values(**lease).returning(cases)
 
 
 def _keep_out() -> Any:
     """In one order, so that two who share several never wait for each other."""
-    shared = func.unnest(bindparam("shared", type_=ARRAY(Text))).column_valued("shared")
+    shared = func.json_array_elements_text(cast(bindparam("shared", type_=Text), JSON)).column_valued("shared")
     doors = select(func.hashtextextended(shared, 0).label("door")).distinct().order_by("door").subquery()
     return select(func.pg_advisory_xact_lock(doors.c.door))
 

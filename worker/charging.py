@@ -26,7 +26,7 @@ from worker.desk import ASK_AGAIN, SECOND_READ, Answered, Desk, Held
 from worker.failpoints import failpoint
 from worker.leases import PATIENCE
 from worker.logs import about
-from worker.stripe_gateway import GatewayError, Refused, Unavailable
+from worker.stripe_gateway import GatewayError, Refused
 
 MOST_STEPS = 8  # of one case in a row; the next tick finds it again
 GATHER = 0.1  # seconds for which an answer waits for the others
@@ -58,6 +58,10 @@ ACTS = {
 }
 
 
+class Late(Exception):
+    """No thread was free in time; the case is still due."""
+
+
 def work(desk: Desk, case_id: int, hint: UUID) -> bool:
     """Do everything that is due about one case; False when the hint was used before or the lease is gone."""
     done = work_each(desk, [(case_id, hint)])[case_id]
@@ -80,14 +84,21 @@ class _Work:
         self.steps = Counter[int]()
 
     def do(self, hints: list[Hint]) -> dict[int, bool | Exception]:
-        """Take the cases over, and let one act follow the other until nothing is due."""
+        """Go on with all cases together, then with each that was not taken by itself: it may have ended its worker."""
         self.done = {case_id: False for case_id, _ in hints}
+        self._walk(hints)
+        for hint in hints if len(hints) > 1 else ():
+            if self.done[hint[0]] is False:
+                self._walk([hint])
+        return self.done
+
+    def _walk(self, hints: list[Hint]) -> None:
+        """Take cases over, and let one act follow the other until nothing is due."""
         asked: dict[Future[Any], Held] = {}
         due = self._for_all(hints, self._take)
         while due or asked:
             asked |= self._ask(due)
             due = [held for act, answers in self._answers(asked).items() for held in self._go_on(ACTS[act], answers)]
-        return self.done
 
     def _take(self, hints: list[Hint]) -> list[Held]:
         with self.desk.engine.begin() as db:
@@ -104,9 +115,12 @@ class _Work:
         if tired:
             self._give_back(tired)
             due = [held for held in due if held.case_id not in tired]
-        calls = self.desk.calls if self.desk.calls and len(due) > 1 else HERE
+        reads, pays = self.desk.calls if self.desk.calls and len(due) > 1 else (HERE, HERE)
         latest = time.monotonic() + PATIENCE * self.desk.lease_seconds
-        return {calls.submit(copy_context().run, _asked, self.desk, held, latest): held for held in due}
+        return {
+            (pays if held.act == "pay" else reads).submit(copy_context().run, _asked, self.desk, held, latest): held
+            for held in due
+        }
 
     def _answers(self, asked: dict[Future[Any], Held]) -> dict[str, list[Answer]]:
         """Wait for answers; return those that have come, by act, and leave the others."""
@@ -118,6 +132,8 @@ class _Work:
                 found.setdefault(held.act, []).append((held.case_id, held.token, held, future.result()))
             except LeaseLost:
                 self.done[held.case_id] = False
+            except Late:
+                self._give_back({held.case_id: held.token})
             except Exception as error:  # noqa: BLE001 - kept with the case, and told to whoever wanted the work done
                 self._give_up(held.case_id, held.token, error)
         return found
@@ -180,8 +196,7 @@ class _Work:
 def _asked(desk: Desk, held: Held, latest: float) -> Any:
     """Ask about a case; not any more after a long wait for a thread, since its lease is to outlast the call."""
     if time.monotonic() > latest:
-        msg = "too much was to be asked at the same time"
-        raise Unavailable(msg)
+        raise Late
     with about(case_id=held.case_id):
         return ACTS[held.act].ask(desk, held)
 

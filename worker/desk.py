@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Engine, Row
@@ -18,6 +18,13 @@ from worker.stripe_gateway import StripeGateway
 
 ASK_AGAIN, SECOND_READ = timedelta(minutes=5), timedelta(hours=1)
 DONE_BY_US = ("refresh", "charge", "contact")  # of the steps; for the others a worker has only to look again
+
+
+class Calls(NamedTuple):
+    """Threads for requests: what is written down and is to be sent never waits behind what is only read."""
+
+    reads: Executor
+    pays: Executor
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +42,10 @@ class Desk:
     now: datetime
     links: Links | None = None
     hooks: Hooks | None = None
-    calls: Executor | None = None
+    calls: Calls | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A case under our lease, and the act that is due; ``news`` counts the events that were known when it was decided.
 
     ``attempt`` is what is to be sent; ``again``: it may have been sent before.
@@ -59,8 +65,7 @@ class Held:
     again: bool = False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Answered:
+class Answered(NamedTuple):
     """A locked case, what was asked about it, and the answer."""
 
     case: Case

@@ -9,13 +9,10 @@ from itertools import groupby
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
-    BigInteger,
     Connection,
     Row,
     Select,
     Text,
-    any_,
     bindparam,
     case,
     func,
@@ -27,7 +24,7 @@ from sqlalchemy import (
 
 from schedules import Card, Decline, Facts, FailedPayment, PastAttempt
 from schedules.segments import JOINED
-from worker.bulk import as_rows, given
+from worker.bulk import THESE, as_rows, given, these
 from worker.models import INSTANT, UNCERTAIN, UNRESOLVED, attempts, cases, outbox, subscriptions
 
 MONTH = timedelta(days=30)
@@ -100,7 +97,7 @@ def declined(db: Connection, case_id: int) -> tuple[PastAttempt, ...]:
 
 
 def _attempts_of(db: Connection, case_ids: list[int]) -> dict[int, list[Row[Any]]]:
-    found = db.execute(ATTEMPTS, {"cases": case_ids})
+    found = db.execute(ATTEMPTS, these(case_ids))
     return {case_id: list(each) for case_id, each in groupby(found, lambda row: row.case_id)}
 
 
@@ -224,7 +221,5 @@ def _known() -> Select[Any]:
 
 USES, KNOWN = _uses(bindparam("fingerprint", type_=Text)), _known()
 ATTEMPTS = (
-    select(attempts)
-    .where(attempts.c.case_id == any_(bindparam("cases", type_=ARRAY(BigInteger))))
-    .order_by(attempts.c.case_id, attempts.c.at, attempts.c.number)
+    select(attempts).where(attempts.c.case_id == THESE).order_by(attempts.c.case_id, attempts.c.at, attempts.c.number)
 )

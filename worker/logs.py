@@ -34,6 +34,8 @@ LABELLED = re.compile(rf"""(\\{{0,8}}["'])({NAMES})\1(\s*:\s*)(\\{{0,8}}["']).*?
 DIGITS = re.compile(r"\d(?:[ -]?\d){12,}")
 GROUP = re.compile(r"\d+")
 SHORTEST, LONGEST = 13, 19  # of card numbers
+SHORTEST_CARD = 10 ** (SHORTEST - 1)
+OURS = ("level", "logger", "timestamp")  # what we add to each line
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("dunning")
 
@@ -67,12 +69,8 @@ def _is_card(text: str) -> bool:
     return checked and SHORTEST <= len(digits) <= LONGEST
 
 
-def _redact_event(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    return {key: redact(value) if isinstance(value, str) else value for key, value in event.items()}
-
-
 def _redact_all(_logger: Any, _name: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    return {key: _redacted(value) for key, value in event.items()}
+    return {key: value if key in OURS else _redacted(value) for key, value in event.items()}
 
 
 def _redacted(value: Any) -> Any:
@@ -81,6 +79,8 @@ def _redacted(value: Any) -> Any:
         return {redact(str(key)): BLOT if key in PERSONAL else _redacted(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_redacted(item) for item in value]
+    if value is None or (isinstance(value, int) and abs(value) < SHORTEST_CARD):
+        return value
     text = redact(str(value))
     return value if isinstance(value, (int, float, type(None))) and text == str(value) else text
 
@@ -96,7 +96,6 @@ SHARED: list[Any] = [
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
     structlog.processors.format_exc_info,
-    _redact_event,
 ]
 
 

@@ -12,7 +12,6 @@ A decline is an answer, not an exception. What cannot be known is ``Unknown``, a
 
 from __future__ import annotations
 
-import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,11 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
+import requests
 import stripe
+from msgspec import json
+from requests.adapters import HTTPAdapter
+from requests.utils import get_environ_proxies
 from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 
 from schedules import Decline
@@ -52,6 +55,7 @@ EXPAND = [
 EXPAND_INTENT = ["customer.invoice_settings.default_payment_method", "latest_charge", "payment_method"]
 EXPAND_SUBSCRIPTION = ["customer.invoice_settings.default_payment_method", "default_payment_method", "latest_invoice"]
 PAY_TRIES = 3
+MOST_CONNECTIONS = 64  # that are kept; more threads than that ask in vain for faster answers
 MOST_CARDS = 10
 MOST_LISTED, MOST_TYPES = 100, 20  # on one page of a list; of events in one request
 API_VERSION = "2026-10-28.endive"  # that of the SDK we test with; a newer SDK brings another
@@ -165,11 +169,20 @@ class Limiter(Protocol):
         """Take note of the status of an answer, or of none, with what ``wait`` had returned."""
 
 
+def _session(api_base: str) -> requests.Session:
+    """Return what keeps connections for all threads. Proxies are looked up once; the environment names no other key."""
+    session = requests.Session()
+    session.trust_env = False
+    session.proxies.update(get_environ_proxies(api_base))
+    session.mount(api_base, HTTPAdapter(pool_maxsize=MOST_CONNECTIONS))
+    return session
+
+
 class _Paced(stripe.RequestsClient):
     """Sends every request, each page and repetition too, when the limiter says so."""
 
-    def __init__(self, timeout: tuple[float, float], limiter: Limiter) -> None:
-        super().__init__(timeout=timeout)
+    def __init__(self, limiter: Limiter, **transport: Any) -> None:
+        super().__init__(**transport)
         self._limiter = limiter
 
     def request(self, method: str, url: str, *rest: Any, **more: Any) -> Any:
@@ -205,8 +218,8 @@ class StripeGateway:
         read_seconds: float,
         limiter: Limiter | None = None,
     ) -> None:
-        timeout = (connect_seconds, read_seconds)
-        http = _Paced(timeout, limiter) if limiter else stripe.RequestsClient(timeout=timeout)
+        transport: Any = {"timeout": (connect_seconds, read_seconds), "session": _session(api_base)}
+        http = _Paced(limiter, **transport) if limiter else stripe.RequestsClient(**transport)
         self._stripe = stripe.StripeClient(
             api_key,
             stripe_version=API_VERSION,
@@ -420,7 +433,7 @@ class StripeGateway:
 
     def _get(self, *path: str, **params: Any) -> dict[str, Any]:
         """Return what there is, in plain dictionaries; the SDK's are ordered. Raises ``Unavailable`` or ``Refused``."""
-        found: dict[str, Any] = json.loads(self._ask("get", *path, **params).body)
+        found: dict[str, Any] = json.decode(self._ask("get", *path, **params).body)
         return found
 
     def _ask(self, method: str, *path: str, **params: Any) -> Any:

@@ -40,7 +40,7 @@ from worker.leases import PATIENCE, claim_due
 from worker.models import INSTANT, MACHINE_NOW, cases, events, outbox
 from worker.models import stops as stop_rows
 
-A_SECOND = 5  # are claimed for each second of that, which is less than one worker does in it
+A_SECOND = 10  # are claimed for each second that a hint is good, which is less than one worker does in it
 SUSPECT = 2  # crashes in a row
 EVENTS = 100  # are handled before cases and messages have their turn
 AT_ONCE = 2  # webhooks under way: a slow endpoint holds up as many threads of all workers, and no more
@@ -55,7 +55,7 @@ class Swept:
     events: int
     cases: int
     messages: int
-    full: bool = False  # so many cases were taken that others may be due too
+    full: bool = False  # as many cases are due as may be under way, or more
 
 
 def tick(desk: Desk, send: Send) -> Swept:
@@ -69,14 +69,14 @@ def tick(desk: Desk, send: Send) -> Swept:
         first = _first(desk)
     if first.restored and not restored.converge(desk.engine, desk.now):
         return Swept(handled, 0, 0)
-    due = _claim_cases(desk) if first.case else []
+    due, full = _claim_cases(desk) if first.case else ([], False)
     messages = _claim_messages(desk) if first.message else []
     for case_id, token in due:
         send("dunning.work", case_id, token)
     for message_id, token in messages:
         send("dunning.deliver", message_id, token)
     told = tell(desk, send) if first.message else 0
-    return Swept(handled, len(due), len(messages) + told, full=len(due) >= _most(desk) / 2)
+    return Swept(handled, len(due), len(messages) + told, full)
 
 
 def _first(desk: Desk) -> Row[Any]:
@@ -103,7 +103,7 @@ def tell(desk: Desk, send: Send) -> int:
     return len(taken)
 
 
-def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
+def _claim_cases(desk: Desk) -> tuple[list[tuple[int, str]], bool]:
     with desk.engine.begin() as db:
         seen = _seen(db, CASES, desk)
         taken = _claim(db, cases, desk, seen, FREE, SOUND)
@@ -112,7 +112,7 @@ def _claim_cases(desk: Desk) -> list[tuple[int, str]]:
             taken += _claim_suspect(db, desk)
         failpoint("before_claim_commit")
     failpoint("after_claim_commit")
-    return taken
+    return taken, seen.due >= _most(desk)
 
 
 def _claim_messages(desk: Desk) -> list[tuple[int, str]]:

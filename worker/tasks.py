@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -18,7 +19,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker import app, audit, catchup, charging, jobs, leavers, notices, prevention, replay, retention, sweep, watch
 from worker.celery_app import celery_app
-from worker.desk import Desk
+from worker.desk import Calls, Desk
 from worker.hooks import HookError, Hooks
 from worker.ingest import Counts
 from worker.links import Links
@@ -35,8 +36,8 @@ from worker.words import NotWritten
 ABOUT = {"dunning.work": "case_id", "dunning.deliver": "message_id", "dunning.tell": "message_id"}
 
 TICKING = BoundedSemaphore(2)
-TOGETHER = 5  # cases at most in one message, and no more than leave each tick so many messages for all workers
-SPREAD = 60
+TOGETHER = 50  # cases at most in one message, and while few are due no more than leave so many messages for all workers
+SPREAD = 12
 
 
 def desk() -> Desk:
@@ -56,9 +57,9 @@ def desk() -> Desk:
 
 
 @lru_cache(maxsize=1)
-def calls() -> ThreadPoolExecutor:
+def calls() -> Calls:
     """Return the threads of this process in which the provider is asked."""
-    return ThreadPoolExecutor(celery_app.conf.worker_concurrency, "asks")
+    return Calls(*(ThreadPoolExecutor(celery_app.conf.worker_concurrency, name) for name in ("reads", "pays")))
 
 
 def mailbox() -> Mailbox:
@@ -72,30 +73,34 @@ def tick() -> None:
 
     Of the threads of a process two do so at a time: many events that wait leave the others to the cases.
     """
-    if not TICKING.acquire(blocking=False):
+    if not _ticked():
         raise Ignore
+
+
+def _ticked() -> bool:
+    if not TICKING.acquire(blocking=False):
+        return False
     try:
         while _swept().events == sweep.EVENTS:
             pass
     finally:
         TICKING.release()
+    return True
 
 
 def _swept() -> sweep.Swept:
     due: list[tuple[int, str]] = []
     found = sweep.tick(desk(), lambda task, *hint: due.append(hint) if task == work.name else send(task, *hint))
-    for few in bundles(due):
+    for few in bundles(due, full=found.full):
         celery_app.send_task(work_each.name, args=(few,))
-    if found != sweep.Swept(0, 0, 0):
+    if found.events or found.cases or found.messages:
         log.info("tick", events=found.events, cases=found.cases, messages=found.messages)
-    if found.full:  # behind the hints in the queue: workers that come to their end find the next ones
-        celery_app.send_task("dunning.tick")
     return found
 
 
-def bundles(hints: list[tuple[int, str]]) -> list[list[tuple[int, str]]]:
+def bundles(hints: list[tuple[int, str]], *, full: bool) -> list[list[tuple[int, str]]]:
     """Return the hints of one tick as they travel: a message for a few of them, one each while there are few."""
-    size = min(TOGETHER, max(1, ceil(len(hints) / SPREAD)))
+    size = TOGETHER if full else min(TOGETHER, max(1, ceil(len(hints) / SPREAD)))
     return [hints[begin : begin + size] for begin in range(0, len(hints), size)]
 
 
@@ -112,7 +117,10 @@ def work(case_id: int, token: str) -> None:
 
 @celery_app.task(name="dunning.work_each")  # type: ignore[untyped-decorator]
 def work_each(hints: list[tuple[int, str]]) -> None:
-    """Do what is due about several cases. An error that nobody expected is kept, and the others go on."""
+    """Do what is due about several cases. An error that nobody expected is kept, and the others go on.
+
+    Who was given as many as may travel together has made room for as many: it looks for them at once.
+    """
     for case_id, done in charging.work_each(desk(), [(case_id, UUID(token)) for case_id, token in hints]).items():
         if isinstance(done, GatewayError):
             log.warning("work", case_id=case_id, error=str(done))
@@ -121,6 +129,8 @@ def work_each(hints: list[tuple[int, str]]) -> None:
             replay.note_failure(app.engine(), work.name, case_id, done)
         else:
             log.info("work", case_id=case_id, done=done)
+    if len(hints) >= TOGETHER:
+        _ticked()
 
 
 @celery_app.task(name="dunning.deliver")  # type: ignore[untyped-decorator]
@@ -265,5 +275,10 @@ def keep_failure(sender: Any, exception: BaseException, args: Any, **_given: Any
 
 @worker_ready.connect  # type: ignore[untyped-decorator]
 def catch_up_first(**_given: Any) -> None:
-    """A worker has started: find out at once what happened while none was there."""
+    """A worker has started: find out at once what happened while none was there.
+
+    What is loaded by now stays: nobody has to look through it again and again for what can be thrown away.
+    """
+    gc.collect()
+    gc.freeze()
     celery_app.send_task("dunning.catch_up")

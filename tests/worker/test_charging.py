@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, text
+from sqlalchemy import Row, select, text
 
 from schedules import Card, Decline, Policy
 from tests.worker.bench import Bench, Scripted, Serve
@@ -41,7 +41,7 @@ from worker import charging, inbox
 from worker.cases import lock, save
 from worker.evidence import store_reading
 from worker.facts import uses_of
-from worker.models import UNCERTAIN
+from worker.models import UNCERTAIN, cases
 from worker.notices import OBSERVED
 from worker.report import make_report
 from worker.stripe_gateway import Unavailable
@@ -71,7 +71,7 @@ def stored(street: Bench, now: datetime, known: str | None) -> Row[Any]:
         case = lock(db, 1)
         store_reading(db, case, reading, 1, now)
         save(db, [case])
-        return lock(db, 1).row
+        return db.execute(select(cases)).one()
 
 
 def test_a_refresh_stores_the_card_and_the_evidence(serve: Serve) -> None:

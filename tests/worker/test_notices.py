@@ -370,7 +370,8 @@ def test_a_case_that_another_worker_has_locked_is_left_to_its_own_time(serve: Se
     """Nobody waits for it: the message leaves without it, and the cool-down holds for what it says later."""
     street = silent(serve, SECOND)
     with street.engine.begin() as other:
-        before = lock(other, 2).row
+        before = the_case(street.engine, 2)
+        lock(other, 2)
         street.work(SPOKEN)
         assert [row[0] for row in rows(street.engine)] == [1]
     assert the_case(street.engine, 2) == before

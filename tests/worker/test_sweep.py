@@ -85,11 +85,14 @@ def test_of_a_process_two_threads_tick_and_the_others_work() -> None:
         tasks.tick()
 
 
-@pytest.mark.parametrize(("due", "most"), [(0, 0), (8, 1), (60, 1), (61, 2), (300, 5), (1000, 5)])
-def test_hints_travel_together_only_where_there_is_one_for_every_worker(due: int, most: int) -> None:
-    """In their order, none twice; of few each has a message of its own."""
+@pytest.mark.parametrize(
+    ("due", "full", "most"),
+    [(0, False, 0), (8, False, 1), (12, False, 1), (13, False, 2), (300, False, 25), (1000, False, 50), (70, True, 50)],
+)
+def test_hints_travel_together_only_where_there_is_one_for_every_worker(due: int, most: int, *, full: bool) -> None:
+    """In their order, none twice; of few each has a message of its own, unless as many wait as may be under way."""
     hints = [(number, "token") for number in range(due)]
-    sent = tasks.bundles(hints)
+    sent = tasks.bundles(hints, full=full)
     assert [hint for few in sent for hint in few] == hints
     assert max(map(len, sent), default=0) == most
 
