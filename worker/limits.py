@@ -3,14 +3,18 @@
 Both are rows of one table, on PostgreSQL's clock: nothing leaves before the ``next_at`` of its endpoint, and nothing at
 all before that of the row ``circuit`` while it is open. The table is not logged: a crash of PostgreSQL empties it,
 and the rows come back with the next requests.
+
+Where requests wait for each other anyway, a process takes the slots of the next tenth of a second at once.
 """
 
 from __future__ import annotations
 
 import time
+from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
+from threading import Lock
 from typing import Any
 
 from sqlalchemy import (
@@ -42,23 +46,58 @@ MOST_FAILURES = 5  # in a row: no answer, or one of the provider's own failing
 BREAKS = (30, 60, 120, 240, 300)  # seconds: after the fifth failure, the sixth, and so on
 PROBE = timedelta(seconds=60)  # outlasts one request; if its process dies, another one tries
 PENALTY = timedelta(seconds=1)  # what each 429 costs its endpoint
+AHEAD = 0.1  # seconds
+
+
+class _Slots:
+    """What a process has reserved of one endpoint: instants of its own monotonic clock, for one request each."""
+
+    def __init__(self) -> None:
+        self.door = Lock()
+        self.ahead = deque[float]()
+        self.size = 1  # of what is reserved next
+        self.failures = 0
+
+    def forget(self) -> None:
+        """Reserve anew for the next request: the provider is not as it was."""
+        with self.door:
+            self.ahead.clear()
+            self.size = 1
 
 
 class Limits:
     """Says when a request may leave. Any number of them on one database keep one pace together."""
 
     def __init__(self, engine: Engine, per_second: float, sleep: Callable[[float], None] = time.sleep) -> None:
-        self._engine, self._pace, self._sleep = engine, timedelta(seconds=1 / per_second), sleep
+        self._engine, self._pace, self._sleep = engine, 1 / per_second, sleep
         self._alone = engine.execution_options(isolation_level="AUTOCOMMIT")  # a statement is all of its transaction
+        self._most = max(int(AHEAD * per_second), 1)
+        self._slots = defaultdict[str, _Slots](_Slots)
 
     def wait(self, endpoint: str) -> int:
         """Sleep until a request may leave; return how many had failed in a row. Raises ``Unavailable``: do not send."""
-        about = {"endpoint": endpoint, "pace": self._pace}
+        slots = self._slots[endpoint]
+        with slots.door:
+            while slots.ahead and slots.ahead[0] < time.monotonic():
+                slots.ahead.popleft()  # nobody came in time; two that leave later leave at the same pace
+                slots.size = 1
+            if not slots.ahead:
+                self._reserve(endpoint, slots)
+            at, failures = slots.ahead.popleft(), slots.failures
+        self._sleep(max(at - time.monotonic(), 0.0))
+        return failures
+
+    def _reserve(self, endpoint: str, slots: _Slots) -> None:
+        """Take the next slots; whoever has to wait for the first of them takes twice as many the next time."""
+        about = {"endpoint": endpoint, "pace": timedelta(seconds=slots.size * self._pace)}
         with self._alone.connect() as db:
             turn = db.execute(SLOT_WHILE_CLOSED, about).one_or_none()
-        turn = turn or self._probe(about)
-        self._sleep(max(float(turn.seconds), 0.0))
-        return int(turn.failures)
+        number = slots.size if turn else 1
+        turn = turn or self._probe({**about, "pace": timedelta(seconds=self._pace)})
+        slots.failures, seconds = int(turn.failures), max(float(turn.seconds), 0.0)
+        begin = time.monotonic() + seconds
+        slots.ahead.extend(begin + each * self._pace for each in range(number))
+        slots.size = min(2 * number, self._most) if seconds else 1
 
     def _probe(self, about: dict[str, Any]) -> Row[Any]:
         """Return a slot to whom the first look gave none: the circuit may have closed, or be ours to probe."""
@@ -78,8 +117,12 @@ class Limits:
             self._note(FAILED)
         elif failures:
             self._note(ANSWERED)
+        elif status != HTTPStatus.TOO_MANY_REQUESTS:
+            return
         if status == HTTPStatus.TOO_MANY_REQUESTS:
             self._note(SLOWER, endpoint=endpoint)
+        for slots in list(self._slots.values()):
+            slots.forget()
 
     def _note(self, statement: Executable, **about: str) -> None:
         with self._alone.connect() as db:

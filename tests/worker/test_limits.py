@@ -88,11 +88,37 @@ def test_two_workers_keep_one_pace(engine: Engine) -> None:
     assert all(later - earlier >= timedelta(seconds=0.1) for earlier, later in pairwise(slots))
 
 
-def test_requests_at_once_get_a_slot_each(engine: Engine) -> None:
-    """Ten threads of two workers that ask together are spread over ten slots."""
-    workers, before = [limiter(engine, 10), limiter(engine, 10)], clock(engine)
-    at_once([partial(workers[number % 2].wait, READS) for number in range(10)])
-    assert row(engine, READS).next_at - before >= timedelta(seconds=10 * 0.1)
+@pytest.mark.parametrize(("per_second", "number"), [(10, 10), (100, 100)])
+def test_requests_at_once_get_a_slot_each(engine: Engine, per_second: int, number: int) -> None:
+    """Threads of two workers that ask together are spread over as many slots."""
+    workers, before = [limiter(engine, per_second), limiter(engine, per_second)], clock(engine)
+    at_once([partial(workers[each % 2].wait, READS) for each in range(number)])
+    assert row(engine, READS).next_at - before >= timedelta(seconds=number / per_second)
+
+
+def test_where_requests_wait_for_each_other_slots_are_taken_by_the_dozen(engine: Engine) -> None:
+    """At a hundred a second, never for more than a tenth of a second; at the usual pace each by itself."""
+    for per_second, most in ((100, 20), (15, 60)):
+        limits, reserved = limiter(engine, per_second), set[datetime]()
+        sql(engine, "DELETE FROM limits")
+        for _ in range(60):
+            limits.wait(READS)
+            reserved.add(row(engine, READS).next_at)
+        steps = [later - earlier for earlier, later in pairwise(sorted(reserved))]
+        assert len(reserved) <= most
+        assert max(steps) <= max(timedelta(seconds=0.11), timedelta(seconds=1.1 / per_second))
+
+
+@pytest.mark.parametrize("status", [429, 500, None])
+def test_whoever_hears_that_something_is_wrong_uses_no_slot_taken_before(engine: Engine, status: int | None) -> None:
+    """The next request asks whether it may leave at all, and when."""
+    limits = limiter(engine)
+    for _ in range(20):
+        limits.wait(READS)
+    ask(limits, status)
+    put_off(engine, READS, NEVER)
+    with pytest.raises(Unavailable, match="rate limit"):
+        limits.wait(READS)
 
 
 def test_a_rest_saves_up_nothing(engine: Engine) -> None:
