@@ -130,7 +130,7 @@ def lock(db: Connection, case_id: int, token: UUID | None = None) -> Case:
 
 def lock_held(db: Connection, tokens: Mapping[int, UUID]) -> dict[int, Case]:
     """Return those of these cases whose leases are held still, by their numbers, locked until the transaction ends."""
-    found = db.execute(LOCK, these(tokens))
+    found = db.execute(LOCK, these(tokens)).all()
     return {row.id: Case(row) for row in found if row.lease_token == tokens[row.id]}
 
 
@@ -141,7 +141,7 @@ def take_over(db: Connection, hints: Mapping[int, UUID], lease_seconds: float) -
     """
     told = [{"id": case_id, "lease_token": hints[case_id]} for case_id in sorted(hints)]
     how = {"lasts": timedelta(seconds=lease_seconds), "alone": len(hints) == 1}
-    return [Case(row) for row in db.execute(TAKE_OVER, {**as_rows(cases, told), **how})]
+    return [Case(row) for row in db.execute(TAKE_OVER, {**as_rows(cases, told), **how}).all()]
 
 
 def under_way(db: Connection, case_ids: Iterable[int]) -> set[int]:

@@ -7,11 +7,8 @@ commits once for many cases, and one that is not waits for none.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from worker import acts, attempts
+from worker.calls import Late, Questions
 from worker.cases import LeaseLost, lock_held, save, take_over
 from worker.desk import ASK_AGAIN, SECOND_READ, Answered, Desk, Held
 from worker.failpoints import failpoint
@@ -29,12 +27,10 @@ from worker.logs import about
 from worker.stripe_gateway import GatewayError, Refused
 
 MOST_STEPS = 8  # of one case in a row; the next tick finds it again
-GATHER = 0.1  # seconds for which an answer waits for the others
 Hint = tuple[int, UUID]
 Answer = tuple[int, UUID, Held, Any]  # number and token of a case come first, as in a hint
 Told = TypeVar("Told", Hint, Answer)
 Then = Callable[[Connection, Desk, list[Answered]], list[Held]]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +52,6 @@ ACTS = {
     "pay": Act(attempts.pay, attempts.paid, "record"),
     "settle": Act(acts.read, attempts.found_out, "record"),
 }
-
-
-class Late(Exception):
-    """No thread was free in time; the case is still due."""
 
 
 def work(desk: Desk, case_id: int, hint: UUID) -> bool:
@@ -94,11 +86,14 @@ class _Work:
 
     def _walk(self, hints: list[Hint]) -> None:
         """Take cases over, and let one act follow the other until nothing is due."""
-        asked: dict[Future[Any], Held] = {}
+        asked = Questions(self.desk.calls, self._ask, PATIENCE * self.desk.lease_seconds)
         due = self._for_all(hints, self._take)
-        while due or asked:
-            asked |= self._ask(due)
-            due = [held for act, answers in self._answers(asked).items() for held in self._go_on(ACTS[act], answers)]
+        while due or asked.open:
+            due = self._rested(due)
+            for pays in (True, False):
+                asked.add([held for held in due if (held.act == "pay") == pays], pays=pays)
+            answers = self._answers(asked.come() if asked.open else [])
+            due = [held for act, some in answers.items() for held in self._go_on(ACTS[act], some)]
 
     def _take(self, hints: list[Hint]) -> list[Held]:
         with self.desk.engine.begin() as db:
@@ -108,34 +103,34 @@ class _Work:
         self.done |= {case.id: True for case in taken}
         return due
 
-    def _ask(self, due: list[Held]) -> dict[Future[Any], Held]:
-        """Ask about each case, in threads where there are several; one that has come far enough is given back."""
+    def _rested(self, due: list[Held]) -> list[Held]:
+        """Return what goes on at once; of a case that has come far enough in a row nothing does."""
         self.steps.update(held.case_id for held in due)
-        tired = {each.case_id: each.token for each in due if self.steps[each.case_id] > MOST_STEPS}
-        if tired:
-            self._give_back(tired)
-            due = [held for held in due if held.case_id not in tired]
-        reads, pays = self.desk.calls if self.desk.calls and len(due) > 1 else (HERE, HERE)
-        latest = time.monotonic() + PATIENCE * self.desk.lease_seconds
-        return {
-            (pays if held.act == "pay" else reads).submit(copy_context().run, _asked, self.desk, held, latest): held
-            for held in due
-        }
+        tired = {held.case_id: held.token for held in due if self.steps[held.case_id] > MOST_STEPS}
+        self._give_back(tired)
+        return [held for held in due if held.case_id not in tired]
 
-    def _answers(self, asked: dict[Future[Any], Held]) -> dict[str, list[Answer]]:
-        """Wait for answers; return those that have come, by act, and leave the others."""
-        ended = wait(asked, timeout=GATHER).done or wait(asked, return_when=FIRST_COMPLETED).done
+    def _ask(self, held: Held) -> Any:
+        with about(case_id=held.case_id):
+            return ACTS[held.act].ask(self.desk, held)
+
+    def _answers(self, come: list[tuple[Held, Any]]) -> dict[str, list[Answer]]:
+        """Return answers by act; what was not asked in time is due still, and an error is kept with its case."""
         found: dict[str, list[Answer]] = {}
-        for future in [each for each in asked if each in ended]:
-            held = asked.pop(future)
-            try:
-                found.setdefault(held.act, []).append((held.case_id, held.token, held, future.result()))
-            except LeaseLost:
-                self.done[held.case_id] = False
-            except Late:
-                self._give_back({held.case_id: held.token})
-            except Exception as error:  # noqa: BLE001 - kept with the case, and told to whoever wanted the work done
-                self._give_up(held.case_id, held.token, error)
+        late: dict[int, UUID] = {}
+        for held, answer in come:
+            match answer:
+                case LeaseLost():
+                    self.done[held.case_id] = False
+                case Late():
+                    late[held.case_id] = held.token
+                case Exception():
+                    self._give_up(held.case_id, held.token, answer)
+                case BaseException():
+                    raise answer
+                case _:
+                    found.setdefault(held.act, []).append((held.case_id, held.token, held, answer))
+        self._give_back(late)
         return found
 
     def _go_on(self, act: Act, answers: list[Answer]) -> list[Held]:
@@ -168,6 +163,8 @@ class _Work:
             return []
 
     def _give_back(self, tokens: dict[int, UUID]) -> None:
+        if not tokens:
+            return
         with self.desk.engine.begin() as db:
             found = lock_held(db, tokens).values()
             for case in found:
@@ -193,14 +190,6 @@ class _Work:
                 raise
 
 
-def _asked(desk: Desk, held: Held, latest: float) -> Any:
-    """Ask about a case; not any more after a long wait for a thread, since its lease is to outlast the call."""
-    if time.monotonic() > latest:
-        raise Late
-    with about(case_id=held.case_id):
-        return ACTS[held.act].ask(desk, held)
-
-
 def _reach(place: str, found: Iterable[Answered]) -> None:
     for each in found:
         failpoint(place, each.held.payment_id)
@@ -209,19 +198,3 @@ def _reach(place: str, found: Iterable[Answered]) -> None:
 def _is_gone(error: Exception) -> bool:
     """Whether the database itself is out of reach: nothing can be done for each alone."""
     return isinstance(error, DBAPIError) and error.connection_invalidated
-
-
-class _Here(Executor):
-    """Does at once, in the thread that wants it, what other executors do elsewhere."""
-
-    def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Return a future that has ended."""
-        future = Future[T]()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:  # noqa: BLE001 - whoever asks for the result gets it
-            future.set_exception(error)
-        return future
-
-
-HERE = _Here()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import Engine, Row
 
 from schedules import Policy, Step
+from worker.calls import Calls
 from worker.cases import Case
 from worker.hooks import Hooks
 from worker.links import Links
@@ -18,13 +18,6 @@ from worker.stripe_gateway import StripeGateway
 
 ASK_AGAIN, SECOND_READ = timedelta(minutes=5), timedelta(hours=1)
 DONE_BY_US = ("refresh", "charge", "contact")  # of the steps; for the others a worker has only to look again
-
-
-class Calls(NamedTuple):
-    """Threads for requests: what is written down and is to be sent never waits behind what is only read."""
-
-    reads: Executor
-    pays: Executor
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,7 @@ def known(db: Connection, rows: Iterable[Any], now: datetime) -> dict[int, Known
     """Return what bears on each of these cases, by their numbers."""
     told = [{"id": row.id, "customer_id": row.customer_id, "fingerprint": row.card["fingerprint"]} for row in rows]
     tried = _attempts_of(db, [each["id"] for each in told])
-    found = db.execute(KNOWN, {**as_rows(attempts, told), "since": now - MONTH})
+    found = db.execute(KNOWN, {**as_rows(attempts, told), "since": now - MONTH}).all()
     return {row.id: Known(tried.get(row.id, ()), *(_sorted(instants) for instants in row[1:])) for row in found}
 
 
@@ -97,7 +97,7 @@ def declined(db: Connection, case_id: int) -> tuple[PastAttempt, ...]:
 
 
 def _attempts_of(db: Connection, case_ids: list[int]) -> dict[int, list[Row[Any]]]:
-    found = db.execute(ATTEMPTS, these(case_ids))
+    found = db.execute(ATTEMPTS, these(case_ids)).all()
     return {case_id: list(each) for case_id, each in groupby(found, lambda row: row.case_id)}
 
 

@@ -26,7 +26,6 @@ from sqlalchemy import (
     exists,
     func,
     select,
-    true,
     update,
 )
 
@@ -106,8 +105,11 @@ def tell(desk: Desk, send: Send) -> int:
 def _claim_cases(desk: Desk) -> tuple[list[tuple[int, str]], bool]:
     with desk.engine.begin() as db:
         seen = _seen(db, CASES, desk)
+        suspects = seen.suspects
+        if suspects:  # they are in nobody's way
+            seen = _seen(db, SOUND_CASES, desk)
         taken = _claim(db, cases, desk, seen, FREE, SOUND)
-        if seen.suspects:
+        if suspects:
             _quarantine(db, desk)
             taken += _claim_suspect(db, desk)
         failpoint("before_claim_commit")
@@ -173,17 +175,10 @@ def _front(table: Table, *which: ColumnElement[bool]) -> Subquery:
     return oldest.order_by(table.c.due_at, table.c.id).limit(bindparam("most", type_=Integer)).subquery()
 
 
-def _counted(front: Subquery, *which: ColumnElement[bool]) -> Select[int, int]:
+def _counted(front: Subquery) -> Select[*tuple[int, ...]]:
     held = func.count().filter(front.c.lease_until >= MACHINE_NOW)
-    return select(func.count().label("due"), held.label("held")).select_from(front).where(*which)
-
-
-def _of_cases() -> tuple[Executable, Executable]:
-    """Return the look at all cases, and the look at suspects alone."""
-    front = _front(cases, FREE)
-    suspects = _counted(front, front.c.claims >= SUSPECT)
-    sound, others = _counted(_front(cases, FREE, SOUND)).subquery(), suspects.subquery()
-    return select(*sound.c, others.c.due.label("suspects")).select_from(sound.join(others, true())), suspects
+    suspects = [func.count().filter(front.c.claims >= SUSPECT).label("suspects")] if "claims" in front.c else []
+    return select(func.count().label("due"), held.label("held"), *suspects).select_from(front)
 
 
 FREE, SOUND, BY_HOOK = cases.c.quarantined_at.is_(None), cases.c.claims < SUSPECT, outbox.c.channel.in_(BY_WEBHOOK)
@@ -197,5 +192,5 @@ FIRST = select(
     FIRST_EVENT.label("event"),
     exists().where(stop_rows.c.name == stops.RESTORED).label("restored"),
 )
-CASES, SUSPECTS = _of_cases()
+CASES, SOUND_CASES, SUSPECTS = (_counted(_front(cases, FREE, *which)) for which in ((), (SOUND,), (~SOUND,)))
 MESSAGES, WEBHOOKS = _counted(_front(outbox, ~BY_HOOK)), _counted(_front(outbox, BY_HOOK))

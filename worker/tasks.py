@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import lru_cache
 from math import ceil
@@ -18,8 +18,9 @@ from sqlalchemy import Engine
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from worker import app, audit, catchup, charging, jobs, leavers, notices, prevention, replay, retention, sweep, watch
+from worker.calls import Calls
 from worker.celery_app import celery_app
-from worker.desk import Calls, Desk
+from worker.desk import Desk
 from worker.hooks import HookError, Hooks
 from worker.ingest import Counts
 from worker.links import Links
@@ -35,7 +36,8 @@ from worker.words import NotWritten
 # What the first argument of a task is the number of.
 ABOUT = {"dunning.work": "case_id", "dunning.deliver": "message_id", "dunning.tell": "message_id"}
 
-TICKING = BoundedSemaphore(2)
+TICKING, SOON = BoundedSemaphore(2), BoundedSemaphore(1)
+APART = 0.1  # seconds
 TOGETHER = 50  # cases at most in one message, and while few are due no more than leave so many messages for all workers
 SPREAD = 12
 
@@ -59,7 +61,7 @@ def desk() -> Desk:
 @lru_cache(maxsize=1)
 def calls() -> Calls:
     """Return the threads of this process in which the provider is asked."""
-    return Calls(*(ThreadPoolExecutor(celery_app.conf.worker_concurrency, name) for name in ("reads", "pays")))
+    return Calls(celery_app.conf.worker_concurrency)
 
 
 def mailbox() -> Mailbox:
@@ -129,7 +131,11 @@ def work_each(hints: list[tuple[int, str]]) -> None:
             replay.note_failure(app.engine(), work.name, case_id, done)
         else:
             log.info("work", case_id=case_id, done=done)
-    if len(hints) >= TOGETHER:
+    if len(hints) >= TOGETHER and SOON.acquire(blocking=False):  # or somebody else is about to look
+        try:
+            time.sleep(APART)  # so it is worth the look, which passes over all that is under way
+        finally:
+            SOON.release()
         _ticked()
 
 

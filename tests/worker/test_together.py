@@ -31,7 +31,7 @@ from tests.worker.builders import (
     until,
 )
 from worker import charging
-from worker.desk import Calls
+from worker.calls import Calls
 from worker.stripe_gateway import StripeGateway
 
 MANY = 12
@@ -40,8 +40,9 @@ MANY = 12
 @pytest.fixture
 def calls() -> Iterator[Calls]:
     """Give threads as a worker has them."""
-    with ThreadPoolExecutor(8) as reads, ThreadPoolExecutor(8) as pays:
-        yield Calls(reads, pays)
+    threads = Calls(8)
+    yield threads
+    threads.close()
 
 
 def renewals(number: int = MANY, **changes: Any) -> list[FailedPayment]:
