@@ -15,7 +15,19 @@ from benchmarks.measure import Row, Scale
 from benchmarks.table import as_text, write_page
 from worker.clock import machine_now
 
-WORKS = ("ingest", "webhook", "claim", "settle", "pending", "decide", "simulate", "startup", "memory", "report")
+WORKS = (
+    "ingest",
+    "webhook",
+    "claim",
+    "settle",
+    "pending",
+    "decide",
+    "simulate",
+    "startup",
+    "memory",
+    "report",
+    "profile",
+)
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
 

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import currentframe
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,6 +16,7 @@ from sqlalchemy import Engine, select
 
 from benchmarks.instant import Instant
 from benchmarks.measure import Row, interleave, ratios
+from benchmarks.profile import library
 from benchmarks.renewals import DUE_AT, add_due
 from benchmarks.table import as_text, write_page
 from schedules import Decline, Policy
@@ -97,6 +100,14 @@ def test_a_page_without_a_place_for_the_table_is_refused(tmp_path: Path) -> None
     page.write_text("nothing", encoding="utf-8")
     with pytest.raises(ValueError, match="no place for claim"):
         write_page(page, [MISSED], "2 cores")
+
+
+def test_a_look_goes_to_the_library_whose_code_runs_and_generated_code_to_its_caller() -> None:
+    """A dataclass writes its own code: who makes one pays for it."""
+    frames: dict[str, Any] = {"currentframe": currentframe}
+    exec("frame = currentframe()", frames)  # noqa: S102 - as dataclasses does
+    assert library(frames["frame"]) == library(currentframe()) == "tests/"
+    assert library(None) == "Python"
 
 
 def test_both_providers_show_the_same_invoice(paying: StripeGateway) -> None:

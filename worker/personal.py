@@ -37,24 +37,18 @@ MARK = "dunning"  # the one key of metadata that is read
 # Ids, codes and versions. Sentences, addresses and links to pages are none.
 CODE = re.compile(r"[\w.:-]{1,255}", re.ASCII)
 IS_CODE = CODE.fullmatch
-PLAIN = frozenset((bool, type(None)))  # which say nothing of a person
-LARGEST = 2**63  # of whole numbers; the provider has none beyond
+PLAIN = frozenset((int, bool, type(None)))  # which say nothing of a person
 DEEPEST = 50  # levels of a payload; what writes it down calls itself for each
 
 
 def impersonal(value: Any, levels: int = DEEPEST) -> Any:
     """Return a payload without what is personal: by the name of its field, or because its text is no id and no code.
 
-    What is left out is read from the provider when it is needed. Raises ``ValueError`` for what is not stored: values
-    within each other on more than so many levels, numbers that are not finite, and whole ones beyond ``LARGEST``.
+    What is left out is read from the provider when it is needed. Raises ``ValueError`` for what no database takes:
+    values within each other on more than so many levels, and numbers that are not finite.
     """
     if isinstance(value, str):
         return value if IS_CODE(value) else None
-    if isinstance(value, int):
-        if -LARGEST <= value < LARGEST:
-            return value
-        msg = "contains a number that is too large"
-        raise ValueError(msg)
     if isinstance(value, dict | list) and not levels:
         msg = f"nested deeper than {DEEPEST} levels"
         raise ValueError(msg)

@@ -129,7 +129,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "an account that is no id": (bad(account="acct_\0"), "without a valid 'account'"),
     "infinity": (bad(invoice(tax=float("inf"))), "not finite"),
     "no number": (bad(invoice(tax=float("nan"))), "not finite"),
-    "a number beyond all columns": (bad(invoice(tax=2**70)), "number that is too large"),
     "nested too deeply": (deep(), "nested too deeply"),
     "a number of five thousand digits": (
         bad().replace(b"1999", b"9" * 5000),
